@@ -1,0 +1,82 @@
+"""reversal: learn to generate any kind of data by reversing the noise that destroys it."""
+
+from reversal.clocks import (
+    AnyClock,
+    FactorClocks,
+    LowDiscrepancy,
+    MixedClocks,
+    OnGrid,
+    SharedClock,
+    SiteClocks,
+)
+from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
+from reversal.denoisers import Empirical, Enumerated, GaussianData, NetworkDenoiser
+from reversal.errors import (
+    CapabilityError,
+    CheckpointError,
+    ClockError,
+    NotFittedError,
+    ReversalError,
+    SpaceError,
+)
+from reversal.grids import Grid
+from reversal.guidance import Classifier, ClassifierFree
+from reversal.likelihood import Likelihood, elbo
+from reversal.noise import ItemNoise
+from reversal.objectives import Regression
+from reversal.parametrizations import (
+    Cavity,
+    Clean,
+    Noise,
+    Posterior,
+    Preconditioned,
+    Score,
+    Velocity,
+)
+from reversal.processes import (
+    Brownian,
+    Chain,
+    Gaussian,
+    Independent,
+    Interpolant,
+    Mask,
+    Paired,
+    Uniform,
+)
+from reversal.samplers import Ancestral, Euler, Heun
+from reversal.schedules import (
+    Cosine,
+    ExponentialSurvival,
+    LinearSurvival,
+    QuadraticVariance,
+    Rectified,
+    VarianceExploding,
+    VariancePreserving,
+)
+from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus
+
+__all__ = [
+    "Euclidean", "Categorical", "Torus", "SO3", "Product",
+    "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
+    "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
+    "LinearSurvival", "ExponentialSurvival", "QuadraticVariance",
+    "Empirical", "GaussianData", "Enumerated", "NetworkDenoiser",
+    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
+    "SharedClock", "FactorClocks", "SiteClocks", "MixedClocks", "AnyClock",
+    "OnGrid", "LowDiscrepancy",
+    "Regression", "Euler", "Ancestral", "Heun", "Grid", "ItemNoise",
+    "ClassifierFree", "Classifier", "elbo", "Likelihood",
+    "Model", "load",
+    "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
+    "ReversalError", "SpaceError", "ClockError", "CapabilityError",
+    "NotFittedError", "CheckpointError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Load the facade, and the table libraries behind it, when it is first asked for."""
+    if name in ("Model", "load"):
+        from reversal import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'reversal' has no attribute {name!r}")

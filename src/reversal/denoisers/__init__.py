@@ -1,0 +1,8 @@
+"""What reverses: a network, or an exact posterior."""
+
+from reversal.denoisers.empirical import Empirical
+from reversal.denoisers.enumerated import Enumerated
+from reversal.denoisers.gaussian import GaussianData
+from reversal.denoisers.network import NetworkDenoiser
+
+__all__ = ["Empirical", "Enumerated", "GaussianData", "NetworkDenoiser"]

@@ -1,0 +1,105 @@
+"""A network as a denoiser: any callable ``(x_t, t, cond) -> output``, with a declared meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from reversal import parametrizations, state
+from reversal.clocks import ClockLaw, SharedClock
+from reversal.core import Denoiser, JointEstimate, Path
+from reversal.errors import CapabilityError, listed
+from reversal.parametrizations import Parametrization
+
+
+@final
+class NetworkDenoiser(Denoiser):
+    """Wrap a network in three lines: what it reverses, what it outputs, what clocks it knows.
+
+    Args:
+        network: called as ``network(x_t, t, cond)``; t is float ``(B,)`` or ``(B, *sites)`` in
+            [0, 1], and on a product x_t, the output and, unless the clock is shared, t are dicts.
+        process: a path, or a product of them.
+        parametrization: what the output means; a dict of them on a product. None takes the default
+            of each path.
+        clocks: the law the network was or will be trained on.
+        time: maps t to what a foreign network expects, such as ``lambda t: (999 * t).round()``.
+
+    Raises:
+        CapabilityError: if a parametrization has no meaning under its path.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        process: Path,
+        parametrization: Any = None,
+        clocks: ClockLaw | None = None,
+        time: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.process: Any = process
+        self.clocks: Any = SharedClock() if clocks is None else clocks
+        self.time = time
+        self.parametrization = _resolve(process, parametrization)
+
+    def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
+        """Estimate at (x_t, t)."""
+        output = self.outputs(x_t, t, cond)
+        read = state.map(
+            lambda path, how, x, at, out: how.estimate(path, x, at, out),
+            self.process.parts,
+            self.parametrization,
+            x_t,
+            t,
+            output,
+        )
+        return JointEstimate(read) if isinstance(read, dict) else read
+
+    def outputs(self, x_t: Any, t: Any, cond: Any = None) -> Any:
+        """The raw outputs, a tree over the factors."""
+        fed = state.map(
+            lambda path, how, x, at: how.prepare(path, x, at),
+            self.process.parts,
+            self.parametrization,
+            x_t,
+            t,
+        )
+        n = state.batch_size(x_t)
+        shown = self.clocks.show(self.process.space, t, n, state.like(x_t))
+        if self.time is not None:
+            shown = state.map(self.time, shown)
+        return self.network(fed, shown, cond)
+
+    @property
+    def like(self) -> Tensor:
+        """The first parameter of the network; float32 on the CPU if it has none."""
+        if isinstance(self.network, nn.Module):
+            for parameter in self.network.parameters():
+                return parameter
+        return torch.empty(())
+
+
+def _resolve(process: Any, given: Any) -> Any:
+    parts = process.parts
+    if isinstance(parts, Mapping):
+        chosen = {} if given is None else dict(given) if isinstance(given, Mapping) else None
+        if chosen is None or set(chosen) - set(parts):
+            raise CapabilityError(
+                f"Expected a dict of parametrizations over the factors {listed(parts)}, got "
+                f"{given!r}. Write {{'{next(iter(parts))}': Clean(), ...}}; "
+                f"those left out get defaults."
+            )
+        return {name: _resolve(path, chosen.get(name)) for name, path in parts.items()}
+    how: Parametrization = parametrizations.default(process) if given is None else given
+    useful = ("score", "velocity", "posterior")
+    if how.kind not in useful and not any(process.conversion(how.kind, kind) for kind in useful):
+        raise CapabilityError(
+            f"Expected a parametrization that {process} can use, got {how}. "
+            f"Its default is {parametrizations.default(process)}."
+        )
+    return how

@@ -1,0 +1,169 @@
+r"""Time grids as values, and ticks: times that know their row of a coefficient table.
+
+A grid is a decreasing list of times 1 = t_0 > t_1 > ... > t_N = 0. A sampler walks it tick by tick.
+Whatever a step needs as a function of time is computed for the whole grid in one vectorized float64
+call, the first time that it is asked for, and read row by row as Python numbers after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from reversal.errors import ClockError
+
+RUNNING_MAX = 1 - 2.0**-24
+"""The latest time that a running site shows in a per-site clock, where exactly 1 means dropped."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A strictly decreasing list of times within [0, 1].
+
+    Args:
+        times: shape (N + 1,), strictly decreasing; kept in float64.
+
+    Raises:
+        ClockError: if the times are not a strictly decreasing list within [0, 1].
+    """
+
+    times: Tensor
+    _tables: dict[Any, list[Any]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        times = torch.as_tensor(self.times, dtype=torch.float64, device="cpu")
+        inside = (
+            times.ndim == 1 and len(times) > 1 and bool((times >= 0).all() & (times <= 1).all())
+        )
+        if not (inside and bool((times.diff() < 0).all())):
+            raise ClockError(
+                f"Expected a grid of at least two strictly decreasing times within [0, 1], got "
+                f"{_shown(times)}. Use Grid.uniform(steps) or Grid.power(steps, exponent)."
+            )
+        object.__setattr__(self, "times", times)
+
+    @classmethod
+    def uniform(cls, steps: int, start: float = 1.0, stop: float = 0.0) -> Grid:
+        """Equal steps from ``start`` down to ``stop``."""
+        return cls.power(steps, 1.0, start, stop)
+
+    @classmethod
+    def power(cls, steps: int, exponent: float, start: float = 1.0, stop: float = 0.0) -> Grid:
+        r"""Steps that shrink towards ``stop``: :math:`t_k = b + (a - b) (1 - k/N)^p`."""
+        if steps < 1:
+            raise ClockError(f"Expected at least one step, got steps={steps}. Give steps >= 1.")
+        u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return cls(stop + (start - stop) * u**exponent)
+
+    @classmethod
+    def mean(cls, grids: list[Grid]) -> Grid:
+        """The mean of several grids of one length: the common clock of a product."""
+        return cls(torch.stack([grid.times for grid in grids]).mean(0))
+
+    @property
+    def steps(self) -> int:
+        """The number of steps N."""
+        return len(self.times) - 1
+
+    def ticks(self, pattern: Tensor | None = None, running: Tensor | None = None) -> list[Tick]:
+        """Return the N + 1 times as ticks, for shared or partly stopped clocks.
+
+        Args:
+            pattern: the clocks of the stopped sites, ``(B, *sites)``: 0 known, 1 dropped.
+            running: bool of the same shape: the sites whose clock is the tick's own time.
+        """
+        return [Tick(self, row, pattern, running) for row in range(len(self.times))]
+
+    def refined(self, theta: float) -> Grid:
+        """The grid with one node in each step, a share ``theta`` of the way down; made once."""
+        if ("refined", theta) not in self._tables:
+            nodes = self.times[:-1] + theta * self.times.diff()
+            inner = torch.stack([self.times[:-1], nodes], 1).flatten()
+            self._tables["refined", theta] = [Grid(torch.cat([inner, self.times[-1:]]))]
+        return self._tables["refined", theta][0]
+
+    def table(self, function: Callable[..., Any], offsets: tuple[int, ...]) -> list[Any]:
+        """Tabulate ``function`` at rows k, k + offset_1, ...: one call, then Python numbers."""
+        key = (function, offsets)
+        if key not in self._tables:
+            rows = len(self.times) - max(offsets, default=0)
+            times = [self.times[:rows], *(self.times[o : o + rows] for o in offsets)]
+            self._tables[key] = _rows(function(*times), rows)
+        return self._tables[key]
+
+
+@final
+class Tick:
+    """One time of a grid, with the clock that it shows to a network."""
+
+    __slots__ = ("grid", "pattern", "row", "running", "time")
+
+    def __init__(
+        self, grid: Grid, row: int, pattern: Tensor | None, running: Tensor | None
+    ) -> None:
+        self.grid, self.row, self.pattern, self.running = grid, row, pattern, running
+        self.time = float(grid.table(_time, ())[row][0])
+
+    def __float__(self) -> float:
+        return self.time
+
+    def at(self, function: Callable[..., Any], *later: Tick) -> Any:
+        """Read the row of ``function(self, *later)``; later ticks are of the same grid."""
+        offsets = tuple(tick.row - self.row for tick in later)
+        return self.grid.table(function, offsets)[self.row]
+
+    def refined(self, later: Tick, theta: float) -> tuple[Tick, Tick, Tick]:
+        """This tick, the node a share ``theta`` of the way down, and ``later``, on one grid."""
+        fine = self.grid.refined(theta)
+        rows = (2 * self.row, 2 * self.row + 1, 2 * later.row)
+        t, rho, s = (Tick(fine, row, self.pattern, self.running) for row in rows)
+        return t, rho, s
+
+    def clock(self, batch: int, like: Tensor) -> Tensor:
+        """Return what a network is shown: ``(B,)``, or ``(B, *sites)`` with stopped sites."""
+        if self.pattern is None or self.running is None:
+            return like.new_full((batch,), self.time)
+        now = min(self.time, RUNNING_MAX)
+        return torch.where(self.running, now, self.pattern.to(like))
+
+
+Time = Tensor | Tick | Mapping[str, "Tensor | Tick"]
+
+
+def evaluate(function: Callable[..., Any], *times: Tensor | Tick, dtype: torch.dtype) -> Any:
+    """Evaluate coefficients at times: from the table for ticks, in float64 for tensors.
+
+    ``function`` maps float64 times to a (named) tuple of tensors; it must be the same object at
+    every call (a method of a schedule), for it is the key of the table.
+    """
+    first = times[0]
+    if isinstance(first, Tick) and all(isinstance(t, Tick) and t.grid is first.grid for t in times):
+        return first.at(function, *times[1:])  # pyright: ignore[reportArgumentType]
+    values = function(*(_double(t) for t in times))
+    return _like(values, (value.to(dtype) for value in values))
+
+
+def _double(t: Tensor | Tick) -> Tensor:
+    return torch.tensor(float(t), dtype=torch.float64) if isinstance(t, Tick) else t.double()
+
+
+def _time(times: Tensor) -> tuple[Tensor]:
+    return (times,)
+
+
+def _like(values: Any, parts: Any) -> Any:
+    return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+
+
+def _rows(values: Any, rows: int) -> list[Any]:
+    columns = [value.expand(rows).tolist() for value in values]
+    return [_like(values, row) for row in zip(*columns, strict=True)]
+
+
+def _shown(times: Tensor) -> str:
+    return f"shape {tuple(times.shape)}" if times.numel() > 8 else f"{times.tolist()}"

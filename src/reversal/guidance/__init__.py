@@ -1,0 +1,6 @@
+"""Guidance: a denoiser of a denoiser, so that it meets every sampler."""
+
+from reversal.guidance.classifier import Classifier
+from reversal.guidance.classifier_free import ClassifierFree
+
+__all__ = ["Classifier", "ClassifierFree"]

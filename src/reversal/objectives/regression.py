@@ -1,0 +1,140 @@
+r"""Regression on a posterior expectation: every simple loss of the field, on any product.
+
+.. math:: \ell(x_0) = E_t\, E_{q(x_t | x_0)} \sum_{\text{running sites}}
+   D\big(\text{target}(x_0, x_t), \text{output}(x_t, t)\big),
+
+with D the divergence of the parametrization. By Fisher's identity the minimizer is the posterior
+expectation, so this is denoising score matching, noise or velocity regression, flow matching, score
+entropy or cross-entropy, as the parametrization says. Source: Benton et al. (2024), section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from reversal import state
+from reversal.clocks import Clock, spread
+from reversal.core import Capability, Denoiser, Objective
+from reversal.denoisers.network import NetworkDenoiser
+from reversal.errors import CapabilityError, ClockError
+from reversal.noise import Randomness
+from reversal.state import State, Tree
+
+
+@final
+class Regression(Objective):
+    """The loss of a network denoiser on the clocks of its law.
+
+    Args:
+        weights: one number per factor of a product, 1 where left out; 1 keeps a sum of divergences.
+
+    A known or dropped site carries no loss. A missing entry (``observed`` False) is a dropped site
+    whatever the law drew: the network is fed a prior draw there. Cost: one network call.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self.weights = dict(weights or {})
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: State,
+        cond: Any = None,
+        observed: Tree = None,
+        x_1: State | None = None,
+        generator: Randomness = None,
+    ) -> Tensor:
+        """Return the losses, ``(B,)``.
+
+        Args:
+            denoiser: a ``NetworkDenoiser``.
+            x_0: data; any legal value where an entry is missing.
+            cond: handed to the network.
+            observed: bool, ``sites`` or ``(B, *sites)``, or a dict of those: the entries present.
+            x_1: the other ends, for paths with a coupling.
+            generator: where randomness comes from.
+
+        Raises:
+            CapabilityError: if the denoiser is not a network, or the path does not take ``x_1``.
+            ClockError: if entries are missing under a clock law that cannot show it.
+        """
+        network = _trainable(denoiser)
+        path, space = network.process, network.process.space
+        space.check_form(x_0, "x_0")
+        n, like = state.batch_size(x_0), state.like(x_0)
+        clock = _withdraw(network.clocks.sample(space, n, like, generator), space, observed)
+        kernel = path.kernel(x_0, clock.time) if x_1 is None else _ends(path)(x_0, clock.time, x_1)
+        x_t = kernel.sample(generator)
+        if clock.running is not None:
+            fresh = path.prior.sample(n, generator, like)
+            x_t = state.map(_stand, space.parts, clock.time, x_0, x_t, fresh)
+        outputs = network.outputs(x_t, clock.time, cond)
+        kernels = getattr(kernel, "parts", kernel)
+        losses = state.map(
+            lambda how, *a: how.loss(*a),
+            network.parametrization,
+            path.parts,
+            kernels,
+            outputs,
+            x_t,
+            clock.time,
+        )
+        losses = state.map(_masked, losses, clock.running)
+        if isinstance(losses, Mapping):
+            losses = {name: self.weights.get(name, 1.0) * part for name, part in losses.items()}
+        return state.total(losses)
+
+
+def _trainable(denoiser: Denoiser) -> NetworkDenoiser:
+    if not isinstance(denoiser, NetworkDenoiser):
+        raise CapabilityError(
+            f"Expected a NetworkDenoiser to train, got {type(denoiser).__name__}, which has no "
+            f"outputs to regress. Wrap your network: NetworkDenoiser(network, process)."
+        )
+    return denoiser
+
+
+def _ends(path: Any) -> Any:
+    if Capability.ENDPOINTS not in path.provides:
+        raise CapabilityError(
+            f"Expected a path with a coupling to take x_1, got {path}, which draws its own noise. "
+            f"Leave out x_1, or use an Interpolant."
+        )
+    return path.kernel
+
+
+def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
+    """Stand missing entries at 1 and take them out of the loss."""
+    if observed is None:
+        return clock
+    if clock.running is None:
+        if all(
+            bool(torch.as_tensor(mask).all()) for mask in state.leaves(observed) if mask is not None
+        ):
+            return clock
+        raise ClockError(
+            "Expected a clock law with one time per site for data with missing entries, got one "
+            "that shares its clock. Use SiteClocks(), or leave out the items with gaps."
+        )
+    time = state.map(
+        lambda part, at, mask: at if mask is None else torch.where(mask, spread(part, at), 1.0),
+        space.parts,
+        clock.time,
+        observed,
+    )
+    running = state.map(lambda r, mask: r if mask is None else r & mask, clock.running, observed)
+    return Clock(time, running)
+
+
+def _stand(space: Any, time: Tensor, x_0: Tensor, x_t: Tensor, fresh: Tensor) -> Tensor:
+    """Known sites hold their value bit for bit, dropped ones an independent prior draw."""
+    at = state.trail(spread(space, time), space.lift)
+    return torch.where(at == 0, x_0, torch.where(at == 1, fresh, x_t))
+
+
+def _masked(loss: Tensor, running: Tensor | None) -> Tensor:
+    return state.sum_sites(loss if running is None else torch.where(running, loss, 0.0))

@@ -1,0 +1,7 @@
+"""Ways to walk from noise to data: one file per sampler."""
+
+from reversal.samplers.ancestral import Ancestral
+from reversal.samplers.euler import Euler
+from reversal.samplers.heun import Heun
+
+__all__ = ["Ancestral", "Euler", "Heun"]

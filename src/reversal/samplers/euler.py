@@ -1,0 +1,113 @@
+r"""Euler's step: Euler-Maruyama, the geodesic random walk and tau-leaping are one line.
+
+.. math:: x_s = \exp_{x_t}\big(B + A^{1/2} z\big), \qquad
+   P(\text{site jumps to } y) = (1 - e^{-\sum_y \Lambda_y})\, \Lambda_y / \sum_y \Lambda_y,
+
+with drift B, covariance A and jump intensities Lambda of the reversal K_c, frozen at x_t and
+integrated over the step. At churn 0 a diffusion follows its velocity,
+:math:`x_s = x_t - (t - s) u_t`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from reversal import noise, state
+from reversal.core import Capability, Denoiser, Kind, Leap, Path, Sampler
+from reversal.errors import CapabilityError
+from reversal.grids import Tick
+from reversal.noise import Randomness
+from reversal.samplers.needs import require
+from reversal.state import Tree
+
+
+@final
+@dataclass(frozen=True)
+class Euler(Sampler):
+    """One call per step; weak order 1, on every space and every product.
+
+    Args:
+        churn: c >= 0 of the reversal K_c: 0 is the probability-flow ODE, 1 the reversal itself.
+
+    A step that ends at 0, or starts where the rates are infinite, takes the bridge instead.
+    Source: Song et al. (2021), eq. (30) and (40); Campbell et al. (2022), section 4.1; De Bortoli
+    et al. (2022), Algorithm 1.
+    """
+
+    churn: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.churn >= 0:
+            raise CapabilityError(
+                f"Expected churn >= 0, got {self.churn}. 0 is the ODE, 1 the SDE."
+            )
+
+    def check(self, path: Path) -> None:
+        """A generator; at churn 0 a velocity will do."""
+        needed = {Capability.GENERATOR} | ({Capability.VELOCITY} if self.churn == 0 else set())
+        require(self, path, needed, "Use Euler(churn=0) for a path, Ancestral() for a chain.")
+
+    def advance(
+        self,
+        denoiser: Denoiser,
+        x_t: Any,
+        t: Any,
+        s: Any,
+        cond: Any,
+        stop: Tree,
+        generator: Randomness,
+    ) -> Any:
+        """Move every factor by the one estimate."""
+        estimate = denoiser(x_t, t, cond)
+        move = partial(self._move, generator)
+        return state.map(move, denoiser.process.parts, x_t, t, s, estimate)
+
+    def _move(
+        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
+    ) -> Tensor:
+        ends = needs_bridge(path, t, s, starts=self.churn > 0 or not path.space.is_real)
+        if ends is True:
+            return path.ancestor(x_t, t, s, estimate).sample(generator)
+        moved = self._inside(generator, path, x_t, t, s, estimate)
+        if ends is False:
+            return moved
+        bridged = path.ancestor(x_t, t, s, estimate).sample(generator)
+        return state.hold(~ends, moved, bridged, len(path.space.sites))
+
+    def _inside(
+        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
+    ) -> Tensor:
+        if path.space.is_real and self.churn == 0:
+            return drift(path, x_t, t, s, estimate.read(Kind.VELOCITY))
+        law = path.increment(x_t, t, s).reversal(estimate.read(Kind.SCORE), self.churn)
+        if law.jumps is not None:
+            return Leap.of_rates(law.rates).sample(x_t, generator)
+        z = noise.normal(law.drift.shape, law.drift, generator)
+        return path.space.move(x_t, law.drift + state.trail(law.covariance, law.lift) ** 0.5 * z)
+
+
+def drift(path: Any, x_t: Tensor, t: Any, s: Any, velocity: Tensor) -> Tensor:
+    """Follow a velocity from t down to s."""
+    if isinstance(t, Tick) and isinstance(s, Tick):
+        return path.space.move(x_t, (s.time - t.time) * velocity)
+    length = (path.space.align(s) - path.space.align(t)).to(velocity)
+    lift = velocity.ndim - 1 - len(path.space.sites)
+    return path.space.move(x_t, state.trail(length, lift) * velocity)
+
+
+def needs_bridge(path: Any, t: Any, s: Any, starts: bool) -> Any:
+    """Tell which steps end at 0 or start where the rates are infinite: a bool, or one per site."""
+    if Capability.BRIDGE not in path.provides:
+        return False
+    singular = starts and path.starts_singular
+    if isinstance(t, Tick) and isinstance(s, Tick):
+        return s.time == 0 or (singular and t.time == 1)
+    t, s = path.space.align(t), path.space.align(s)
+    return ((s == 0) | (t == 1) if singular else s == 0).expand(
+        torch.broadcast_shapes(t.shape, s.shape)
+    )

@@ -1,0 +1,9 @@
+"""Where data live: one file per space."""
+
+from reversal.spaces.categorical import Categorical
+from reversal.spaces.euclidean import Euclidean
+from reversal.spaces.product import Product
+from reversal.spaces.so3 import SO3
+from reversal.spaces.torus import Torus
+
+__all__ = ["SO3", "Categorical", "Euclidean", "Product", "Torus"]
