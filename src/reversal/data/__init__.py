@@ -1,0 +1,34 @@
+"""Codecs between what users have and states; imported lazily, for they need Arrow.
+
+A codec is inferred from data, turns them into tensors and tensors into the same kind of data, and
+is stored as plain JSON.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reversal.data.frames import DataError, read, write
+    from reversal.data.image import ImageCodec, grid, write_png
+    from reversal.data.table import TableCodec
+
+__all__ = ["TableCodec", "ImageCodec", "read", "write", "grid", "write_png", "DataError"]
+
+_HOMES = {
+    "TableCodec": "table",
+    "ImageCodec": "image",
+    "grid": "image",
+    "write_png": "image",
+    "read": "frames",
+    "write": "frames",
+    "DataError": "frames",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

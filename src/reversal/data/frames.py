@@ -1,0 +1,188 @@
+"""Tables in files, and what is said when one is not as it should be.
+
+A CSV file is read as a pandas frame, a Parquet file as what wrote it (pandas or Arrow); either is
+written whole or not at all. Nothing heavy is imported before a file is touched.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from reversal.errors import ReversalError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class DataError(ReversalError, ValueError):
+    """A table, a file or an image set is not what it is said to be; the message names the place."""
+
+
+def near(word: str, options: Iterable[str]) -> str:
+    """Return the cure for an unknown name: the options closest to it, or else the first few."""
+    lowered = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(word.lower(), lowered, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(repr(lowered[match]) for match in close)}?"
+    first = ", ".join(repr(option) for option in list(lowered.values())[:6])
+    more = len(lowered) - 6
+    return f"choose from {first}" + (f" and {more} more" if more > 0 else "")
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Read a table: a pandas frame from ``.csv``, pandas or Arrow from ``.parquet``.
+
+    Empty cells and the usual words for them (``NA``, ``NaN``, ``null``) are missing. A Parquet
+    file that pandas wrote comes back as a pandas frame with its index, another as an Arrow table.
+
+    Raises:
+        DataError: if the file is missing, empty, malformed or without rows, or its extension is
+            none of these.
+    """
+    path = Path(path)
+    reader = _format(path, READERS, "read")
+    if not path.is_file():
+        raise DataError(f"Expected a file, found none at {str(path)!r}: {_neighbors(path)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"Expected a table in {str(path)!r}, got an empty file. Save it again.")
+    table = reader(path)
+    if table.num_rows == 0:
+        raise DataError(
+            f"Expected rows in {str(path)!r}, got {table.num_columns} column names and no row. "
+            "A table needs at least two rows."
+        )
+    return table.to_pandas() if path.suffix.lower() == ".csv" or _is_pandas(table) else table
+
+
+def write(frame: Any, path: str | os.PathLike[str]) -> None:
+    """Write a frame to ``.csv`` or ``.parquet``, whole or not at all.
+
+    A CSV file has no index; a Parquet file keeps that of a pandas frame.
+
+    Raises:
+        DataError: if the extension is neither, or the folder cannot be written to.
+    """
+    path = Path(path)
+    writer = _format(path, WRITERS, "write")
+    with replacing(path) as file:
+        writer(frame, file)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of ``path`` when the block ends without an error.
+
+    It is written in the same folder and renamed, so that a reader sees the old file or the new.
+
+    Raises:
+        DataError: if the folder is missing or cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise DataError(
+            f"Expected to write {str(path)!r}, got: {error.strerror or error}. "
+            "Choose a folder that exists, may be written to and has room."
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _format(path: Path, known: dict[str, Callable[..., Any]], verb: str) -> Callable[..., Any]:
+    """Return what reads or writes files of this extension."""
+    if path.suffix.lower() not in known:
+        raise DataError(
+            f"Expected a file to {verb} that ends in {' or '.join(known)}, got {path.name!r}. "
+            "Convert it, or mend its extension."
+        )
+    return known[path.suffix.lower()]
+
+
+def _neighbors(path: Path) -> str:
+    """Return the cure for a path that leads to no file."""
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r}."
+    files = [file.name for file in path.parent.iterdir() if file.suffix.lower() in READERS]
+    return near(path.name, sorted(files)) if files else "its folder holds no table."
+
+
+def _read_csv(path: Path) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    options = csv.ConvertOptions(strings_can_be_null=True)
+    try:
+        table = csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"Expected comma-separated text in {str(path)!r}, got: {error}. "
+            "Each row needs as many cells as the first line has names."
+        ) from error
+    name = table.column_names[0]
+    marks = [mark for mark in ";\t|" if mark in name]
+    if table.num_columns == 1 and marks:
+        raise DataError(
+            f"Expected cells separated by commas in {str(path)!r}, got one column named {name!r}. "
+            f"Save it with commas in the place of {marks[0]!r}."
+        )
+    for field in table.schema:
+        if pa.types.is_binary(field.type):
+            raise DataError(
+                f"Column {field.name!r} of {str(path)!r}: expected UTF-8 text, got other bytes. "
+                "Save the file in UTF-8."
+            )
+    return table
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"Expected a Parquet file at {str(path)!r}, got: {error}. It may be cut short: "
+            "write it again."
+        ) from error
+
+
+def _is_pandas(table: pa.Table) -> bool:
+    return b"pandas" in (table.schema.metadata or {})
+
+
+def _write_csv(frame: Any, file: IO[bytes]) -> None:
+    from pyarrow import csv
+
+    from reversal.data.forms import to_table
+
+    csv.write_csv(to_table(frame), file)
+
+
+def _write_parquet(frame: Any, file: IO[bytes]) -> None:
+    import pyarrow as pa
+    from narwhals.dependencies import is_pandas_dataframe
+    from pyarrow import parquet
+
+    from reversal.data.forms import to_table
+
+    table = pa.Table.from_pandas(frame) if is_pandas_dataframe(frame) else to_table(frame)
+    parquet.write_table(table, file)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {".csv": _read_csv, ".parquet": _read_parquet}
+WRITERS: dict[str, Callable[[Any, IO[bytes]], None]] = {
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}

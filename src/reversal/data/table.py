@@ -1,0 +1,338 @@
+r"""A table as a state of two tensors, and back.
+
+Real and integer columns are packed in ``numeric`` ``(B, d)``, float32, each close to N(0, 1) by a
+monotone map; category and boolean columns in ``category`` ``(B, c)``, int64, column j with codes
+0, ..., n_j - 1. A number x that was rounded to the unit h is a density by uniform dithering,
+
+.. math:: P(x) = h\, E\, p\big(x + h (u - \tfrac12)\big), \qquad u \sim U[0, 1),
+
+and is rounded back: ``decode(encode(frame)) = frame`` wherever float32 tells the numbers apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from reversal.data.arrays import flat
+from reversal.data.columns import Column, Discrete, column_from_config, infer
+from reversal.data.forms import Form, form_class, form_from_config, to_table
+from reversal.data.frames import DataError, near
+from reversal.data.numeric import Numeric
+from reversal.data.quantiles import QuantileMap
+from reversal.errors import listed
+
+VERSION = 1
+
+State = dict[str, Tensor]
+
+
+class Shapes(NamedTuple):
+    """What the space of a codec's states needs to know."""
+
+    num_numeric: int
+    cardinalities: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True)
+class TableCodec:
+    """The columns of a table and the form of the frame that they came in.
+
+    Args:
+        columns: one object per column, in the caller's order.
+        form: library, dtypes and labels of the caller's frame.
+    """
+
+    columns: tuple[Column, ...]
+    form: Form
+
+    @classmethod
+    def infer(cls, frame: Any) -> TableCodec:
+        """Return the codec that a frame shows: pandas, polars or Arrow, at least two rows.
+
+        Cost: a sort of each column.
+
+        Raises:
+            DataError: if there is no column, fewer than two rows, no column that varies, two
+                columns of one name, an infinity, or a column of mixed or unknown type.
+        """
+        table = to_table(frame)
+        _check_size(table)
+        columns = tuple(infer(name, table[name]) for name in table.column_names)
+        if not any(isinstance(column, Numeric | Discrete) for column in columns):
+            raise DataError(
+                f"Expected a column that varies, got {len(columns)} with one value each. "
+                "There is nothing to learn: hand over more rows or other columns."
+            )
+        return cls(columns, form_class(frame).of(frame, table))
+
+    @cached_property
+    def numeric(self) -> tuple[Numeric, ...]:
+        """The columns that are packed in ``numeric``, in this order."""
+        return tuple(column for column in self.columns if isinstance(column, Numeric))
+
+    @cached_property
+    def category(self) -> tuple[Discrete, ...]:
+        """The columns that are packed in ``category``, in this order."""
+        return tuple(column for column in self.columns if isinstance(column, Discrete))
+
+    @property
+    def shapes(self) -> Shapes:
+        """The number of numeric columns and the cardinalities of the others."""
+        return Shapes(len(self.numeric), tuple(column.cardinality for column in self.category))
+
+    @cached_property
+    def quantiles(self) -> QuantileMap:
+        """The map between positions ``(B, d)`` and normal quantiles."""
+        return QuantileMap.pack([(column.knots, column.normals) for column in self.numeric])
+
+    @cached_property
+    def units(self) -> Tensor:
+        """The unit h to which each numeric column is rounded, or 0; float64 ``(d,)``."""
+        units = [column.unit if column.lattice else 0.0 for column in self.numeric]
+        return torch.tensor(units, dtype=torch.float64)
+
+    @property
+    def _factors(self) -> dict[str, tuple[Numeric, ...] | tuple[Discrete, ...]]:
+        factors = {"numeric": self.numeric, "category": self.category}
+        return {name: columns for name, columns in factors.items() if columns}
+
+    def encode(
+        self, frame: Any, generator: torch.Generator | None = None
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Return the state of a frame, and which of its entries are present.
+
+        Args:
+            frame: any frame with the columns of this codec, in any order.
+            generator: where dithering comes from; by default a stream that depends on the number
+                of rows alone.
+
+        Returns:
+            ``{"numeric": (B, d), "category": (B, c)}`` without what would be empty, 0 where an
+            entry is missing, and bool tensors of the same shapes, False there.
+
+        Raises:
+            DataError: if columns are missing or unknown, or an entry is not of its column's type.
+        """
+        table = self._select(to_table(frame))
+        codes = {column.name: column.encode(flat(table[column.name])) for column in self.columns}
+        rows = table.num_rows
+        generator = generator or torch.Generator().manual_seed(rows)
+        size, device = (rows, len(self.numeric)), generator.device
+        noise = torch.rand(size, generator=generator, device=device, dtype=torch.float64).cpu()
+        return self._pack(codes, noise - 0.5)
+
+    def decode(
+        self,
+        state: Mapping[str, Tensor],
+        like: Any = None,
+        missing: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """Return the frame of a state: numbers rounded, and clamped to what was seen.
+
+        Args:
+            state: ``{"numeric": (B, d), "category": (B, c)}``, as `encode` returns it.
+            like: a frame with these columns whose library, dtypes and column order the result
+                takes, and whose index where it has B rows. By default the frame that was inferred,
+                with rows numbered anew.
+            missing: bool tensors of the same shapes, True where a missing entry is written.
+
+        Raises:
+            DataError: if the state has other factors, shapes or codes than this codec.
+        """
+        rows = self._check(state)
+        packed = dict(state)
+        if self.numeric:
+            packed["numeric"] = self.quantiles.inverse(state["numeric"].detach().cpu())
+        values, gaps = self._unpack(packed), self._unpack(missing or {})
+        arrays = [
+            column.decode(values.get(column.name, np.zeros(rows)), gaps.get(column.name))
+            for column in self.columns
+        ]
+        table = pa.Table.from_arrays(arrays, names=[column.name for column in self.columns])
+        form = self.form if like is None else self._form_like(like)
+        return form.frame(table.select(list(form.names)), like)
+
+    def where(self, conditions: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return equality conditions on columns as what a sampler is given.
+
+        Args:
+            conditions: column names to values; text is read as the column's type.
+
+        Returns:
+            ``{"numeric": (values (1, d), known (1, d)), "category": (values (1, c), known)}``.
+            A rounded number stands at the middle of its unit.
+
+        Raises:
+            DataError: if a column or a category is unknown, or a number lies outside what was seen.
+        """
+        codes: dict[str, np.ndarray] = {}
+        for name, value in conditions.items():
+            column = self._column(name)
+            codes[name] = column.encode(column.parse(value))
+        values, known = self._pack(codes, torch.zeros(1, len(self.numeric), dtype=torch.float64))
+        return {name: (values[name], known[name]) for name in values}
+
+    def log_jacobian(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return log |dz / dx| of each numeric column at a state, float64 ``(B, d)``.
+
+        x is in the caller's units. The logarithm of a rounded number's probability is that of its
+        density plus log h, h = `units`.
+        """
+        positions = self.quantiles.inverse(state["numeric"])
+        scales = torch.tensor([column.unit for column in self.numeric], dtype=torch.float64)
+        return self.quantiles.log_jacobian(positions) - scales.log()
+
+    def describe(self) -> str:
+        """Return the schema as an aligned table: name, type, detail and missing entries."""
+        rows = [("column", "type", "detail", "missing")]
+        rows += [(c.name, c.kind, c.detail, f"{100 * c.missing:.1f} %") for c in self.columns]
+        widths = [max(len(row[k]) for row in rows) for k in range(3)]
+        lines = [
+            "  ".join(
+                [cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[3]]
+            )
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return plain JSON types from which `from_config` rebuilds the same codec."""
+        columns = [column.to_config() for column in self.columns]
+        return {"version": VERSION, "form": self.form.to_config(), "columns": columns}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TableCodec:
+        """Return the codec that `to_config` described.
+
+        Raises:
+            DataError: if a newer version wrote it, or it names a type of column that is unknown.
+        """
+        if config.get("version") != VERSION:
+            raise DataError(
+                f"Expected a table codec of version {VERSION}, got {config.get('version')!r}. "
+                "Install the version of reversal that wrote it, or fit again."
+            )
+        columns = tuple(column_from_config(column) for column in config["columns"])
+        return cls(columns, form_from_config(config["form"]))
+
+    def _pack(
+        self, codes: Mapping[str, np.ndarray], noise: Tensor
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Pack the codes of columns ``(B,)``; a column that has none is missing everywhere."""
+        state: State = {}
+        present: dict[str, Tensor] = {}
+        rows = len(noise)
+        if self.numeric:
+            blank = np.full(rows, np.nan)
+            positions = _stack([codes.get(column.name, blank) for column in self.numeric])
+            present["numeric"] = ~positions.isnan()
+            normals = self._normals(positions.nan_to_num(0.0), noise)
+            state["numeric"] = normals.where(present["numeric"], torch.zeros(()))
+        if self.category:
+            blank = np.full(rows, -1)
+            packed = _stack([codes.get(column.name, blank) for column in self.category])
+            present["category"] = packed >= 0
+            state["category"] = packed.clamp(min=0)
+        return state, present
+
+    def _normals(self, positions: Tensor, noise: Tensor) -> Tensor:
+        """Dither positions and map them, float32; where rounding would fail, do not dither."""
+        widths = torch.tensor([column.width for column in self.numeric], dtype=torch.float64)
+        normals = self.quantiles.forward(positions + widths * noise).float()
+        moved = self.quantiles.inverse(normals).round() != positions.round()
+        moved &= widths > 0
+        if not moved.any():
+            return normals
+        return torch.where(moved, self.quantiles.forward(positions).float(), normals)
+
+    def _unpack(self, packed: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Return the entries ``(B,)`` of each column of a packed tree."""
+        return {
+            column.name: part
+            for name, columns in self._factors.items()
+            if name in packed
+            for column, part in zip(columns, packed[name].cpu().numpy().T, strict=True)
+        }
+
+    def _check(self, state: Mapping[str, Tensor]) -> int:
+        """Return the number of rows of a state that this codec can decode."""
+        widths = {name: len(columns) for name, columns in self._factors.items()}
+        got = {name: tuple(part.shape) for name, part in state.items()}
+        rows = max((shape[0] for shape in got.values() if shape), default=0)
+        if got != {name: (rows, width) for name, width in widths.items()}:
+            wanted = listed(f"{name} (B, {width})" for name, width in widths.items())
+            shown = listed(f"{name} {shape}" for name, shape in got.items())
+            raise DataError(
+                f"Expected a state of {wanted}, got {shown}. Decode with the codec that encoded it."
+            )
+        if "numeric" in state and state["numeric"].isnan().any():
+            raise DataError("Expected numbers in the state, got NaN. Look at where it was made.")
+        if "category" in state:
+            limits = torch.tensor(self.shapes.cardinalities, device=state["category"].device)
+            wrong = ((state["category"] < 0) | (state["category"] >= limits)).nonzero()
+            if len(wrong):
+                column = self.category[int(wrong[0, 1])]
+                raise DataError(
+                    f"Column {column.name!r}: expected codes below {column.cardinality}, got "
+                    f"{int(state['category'][tuple(wrong[0])])}. Restrict the state to its space."
+                )
+        return rows
+
+    def _column(self, name: str) -> Column:
+        """Return the column of a name."""
+        columns = {column.name: column for column in self.columns}
+        if str(name) not in columns:
+            raise DataError(
+                f"Expected a column of the table, got {name!r}; {near(str(name), columns)}"
+            )
+        return columns[str(name)]
+
+    def _select(self, table: pa.Table) -> pa.Table:
+        """Return a table that has exactly the columns of this codec."""
+        names = [column.name for column in self.columns]
+        for name in table.column_names:
+            if name not in names:
+                raise DataError(
+                    f"Expected only columns of the fitted table, got {name!r} as well; "
+                    f"{near(name, names)} Rename or drop it."
+                )
+        absent = [name for name in names if name not in table.column_names]
+        if absent:
+            raise DataError(
+                f"Expected every column of the fitted table, got none named "
+                f"{listed(map(repr, absent))}. Add what is absent, with missing entries if need be."
+            )
+        return table
+
+    def _form_like(self, like: Any) -> Form:
+        """Return the form of another frame with the same columns; an empty one has no type."""
+        table = self._select(to_table(like))
+        empty = [
+            name for name in table.column_names if flat(table[name]).null_count == table.num_rows
+        ]
+        return form_class(like).of(like, table).adopt(self.form, empty)
+
+
+def _stack(columns: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def _check_size(table: pa.Table) -> None:
+    """Refuse a table from which nothing can be learned."""
+    if table.num_columns == 0:
+        raise DataError("Expected a table with columns, got none. Select at least one column.")
+    if table.num_rows < 2:
+        rows = "no row" if table.num_rows == 0 else "one row"
+        raise DataError(
+            f"Expected at least two rows, got {rows} of {table.num_columns} columns. "
+            "Hand over more rows: look at the filter or the query that made the table."
+        )

@@ -1,0 +1,387 @@
+"""The table codec: what comes back, and what law the encoded columns have."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from scipy import stats
+
+from reversal.data import TableCodec
+from reversal.datasets import penguins
+
+FAILURE_RATE = 1e-4
+# P(sup |F_n - F| > x / sqrt(n)) <= 2 exp(-2 x^2) (Dvoretzky, Kiefer, Wolfowitz; Massart 1990)
+DKW = np.sqrt(np.log(2 / (FAILURE_RATE / 2)) / 2)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def gapped(codec, frame):
+    """Encode and decode a frame with its gaps written back."""
+    state, observed = codec.encode(frame)
+    return codec.decode(state, missing={name: ~mask for name, mask in observed.items()})
+
+
+def numpy_frame(n=200):
+    """One column of each NumPy-backed pandas dtype, with gaps where the dtype can hold them."""
+    draw = rng()
+    gaps = draw.random(n) < 0.1
+    words = draw.choice(["red", "green", "blue", ""], n)
+    return pd.DataFrame(
+        {
+            "int8": draw.integers(-100, 100, n).astype(np.int8),
+            "int64": draw.integers(-(2**40), 2**40, n) // 2**24 * 2**24,
+            "uint64": draw.integers(0, 50, n).astype(np.uint64) + np.uint64(2**63),
+            "identifier": 10**18 + draw.integers(0, 1000, n),
+            "float64 of whole numbers": np.where(gaps, np.nan, draw.integers(0, 90, n)),
+            "float64 of cents": np.where(gaps, np.nan, draw.gamma(2, 20, n).round(2)),
+            "float32 of tenths": draw.normal(size=n).round(1).astype(np.float32),
+            "float16 of halves": (draw.integers(-9, 9, n) / 2).astype(np.float16),
+            "bool": draw.random(n) < 0.3,
+            "object of booleans": np.where(gaps, None, draw.random(n) < 0.3),
+            "object of text": np.where(gaps, None, words),
+            "object of whole numbers": np.where(gaps, None, draw.integers(0, 9, n).astype(object)),
+            "str": pd.Series(np.where(gaps, None, words), dtype="str"),
+            "constant": 7,
+            "all missing": np.nan,
+        }
+    )
+
+
+def extension_frame(n=200):
+    """One column of each pandas extension dtype, with gaps."""
+    draw = rng(1)
+    numbers = pd.Series(np.where(draw.random(n) < 0.1, np.nan, draw.integers(0, 40, n)))
+    words = pd.Series(draw.choice(["red", "green", None], n))
+    levels = ["never", "low", "high"]
+    tags = pa.dictionary(pa.int8(), pa.string())
+    return pd.DataFrame(
+        {
+            "Int16": numbers.astype("Int16"),
+            "Float32": (numbers / 4).astype("Float32"),
+            "boolean": (numbers > 20).astype("boolean").mask(numbers.isna()),
+            "string[python]": words.astype("string[python]"),
+            "string[pyarrow]": words.astype("string[pyarrow]"),
+            "category": words.astype("category"),
+            "ordered": pd.Categorical(draw.choice(["low", "high"], n), levels, ordered=True),
+            "category of numbers": pd.Categorical(draw.choice([3, 1, 2], n), [3, 1, 2]),
+            "category of booleans": pd.Categorical(draw.choice([True, False], n)),
+            "one category of three": pd.Categorical(["low"] * n, levels),
+            "int32[pyarrow]": numbers.astype("Int32").astype("int32[pyarrow]"),
+            "string of Arrow": words.astype(pd.ArrowDtype(pa.string())),
+            "dictionary of Arrow": words.astype(pd.ArrowDtype(tags)),
+        }
+    )
+
+
+def polars_frame(n=200):
+    """One column of each polars dtype, with gaps."""
+    draw = rng(2)
+    words = [None if word == "" else str(word) for word in draw.choice(["red", "green", ""], n)]
+    numbers = [None if number > 35 else int(number) for number in draw.integers(0, 40, n)]
+    cents = pl.Series(draw.integers(0, 10**4, n).tolist()) / 100
+    return pl.DataFrame(
+        {
+            "String": words,
+            "Categorical": pl.Series(words, dtype=pl.Categorical),
+            "Enum": pl.Series(words, dtype=pl.Enum(["green", "never", "red"])),
+            "UInt8": pl.Series(numbers, dtype=pl.UInt8),
+            "Float32": pl.Series(numbers, dtype=pl.Float32) / 8,
+            "Decimal": cents.cast(pl.Decimal(10, 2)),
+            "Boolean": [None if number is None else number > 20 for number in numbers],
+            "Null": [None] * n,
+        }
+    )
+
+
+def arrow_frame(n=200):
+    """One column of each Arrow type that has a column type, with gaps, in two chunks."""
+    table = polars_frame(n).drop("Enum").to_arrow()
+    schema = table.schema.remove_metadata()
+    schema = schema.set(0, pa.field("String", pa.string()))
+    schema = schema.set(1, pa.field("Categorical", pa.dictionary(pa.int16(), pa.string())))
+    half = n // 2
+    parts = [table.slice(0, half).cast(schema), table.slice(half).cast(schema)]
+    return pa.concat_tables(parts)
+
+
+def assert_same(result, frame):
+    """Assert that two frames agree in library, dtypes, order, index and every entry."""
+    assert type(result) is type(frame)
+    if isinstance(frame, pd.DataFrame):
+        pd.testing.assert_frame_equal(result, frame, check_exact=True)
+    elif isinstance(frame, pl.DataFrame):
+        assert result.schema == frame.schema
+        assert result.equals(frame, null_equal=True)
+    else:
+        assert result.schema == frame.schema
+        assert result.to_pylist() == frame.to_pylist()
+
+
+FRAMES = {
+    "penguins": penguins,
+    "penguins in polars": lambda: pl.from_pandas(penguins()),
+    "penguins in Arrow": lambda: pa.Table.from_pandas(penguins()).replace_schema_metadata(),
+    "numpy": numpy_frame,
+    "extension": extension_frame,
+    "polars": polars_frame,
+    "arrow": arrow_frame,
+    "labels of numbers": lambda: pd.DataFrame(rng(3).integers(0, 9, (60, 3))),
+    "labels of two levels": lambda: pd.DataFrame(
+        rng(3).integers(0, 9, (60, 2)), columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])
+    ),
+    "named index": lambda: penguins().rename_axis("row"),
+    "index of integers": lambda: penguins().set_index(pd.Index(range(344), dtype="int64")),
+    "index of text": lambda: penguins().set_index(pd.Index([str(i) for i in range(344)])),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_decoding_the_code_of_a_frame_gives_it_back_exactly(name):
+    frame = FRAMES[name]()
+    assert_same(gapped(TableCodec.infer(frame), frame), frame)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_codec_rebuilt_from_json_is_the_same_codec(name):
+    frame = FRAMES[name]()
+    codec = TableCodec.infer(frame)
+    rebuilt = TableCodec.from_config(json.loads(json.dumps(codec.to_config())))
+    assert rebuilt == codec
+    state, observed = codec.encode(frame)
+    again, seen = rebuilt.encode(frame)
+    assert all(torch.equal(state[part], again[part]) for part in state)
+    assert all(torch.equal(observed[part], seen[part]) for part in observed)
+    assert_same(gapped(rebuilt, frame), frame)
+
+
+def test_a_state_has_the_dtypes_shapes_and_codes_that_a_space_needs():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    state, observed = codec.encode(frame)
+    assert codec.shapes == (5, (3, 3, 2))
+    assert (state["numeric"].dtype, state["category"].dtype) == (torch.float32, torch.int64)
+    assert (state["numeric"].shape, state["category"].shape) == ((344, 5), (344, 3))
+    gaps = sum(int((~mask).sum()) for mask in observed.values())
+    assert gaps == frame.isna().sum().sum() == 19
+    for part in state:
+        assert observed[part].dtype == torch.bool
+        assert (state[part][~observed[part]] == 0).all()
+    species = frame["species"].map({"Adelie": 0, "Chinstrap": 1, "Gentoo": 2})
+    assert (state["category"][:, 0].numpy() == species).all()
+
+
+def test_a_factor_that_would_be_empty_is_left_out():
+    numbers, words = pd.DataFrame({"x": [1.5, 2.5, 9.0]}), pd.DataFrame({"w": ["a", "b", "a"]})
+    assert list(TableCodec.infer(numbers).encode(numbers)[0]) == ["numeric"]
+    assert list(TableCodec.infer(words).encode(words)[0]) == ["category"]
+    assert_same(gapped(TableCodec.infer(words), words), words)
+
+
+def test_missing_entries_are_written_only_where_they_are_asked_for():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    state, _ = codec.encode(frame)
+    assert codec.decode(state).notna().all(axis=None)
+    mask = torch.zeros(344, 5, dtype=torch.bool)
+    mask[7, 2] = True
+    assert codec.decode(state, missing={"numeric": mask}).isna().sum().sum() == 1
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1.0, 1e12, 1e290])
+def test_real_numbers_come_back_within_half_a_float32_step_of_z(scale):
+    frame = pd.DataFrame({"x": rng(4).lognormal(sigma=2, size=3000) * scale})
+    codec = TableCodec.infer(frame)
+    state, _ = codec.encode(frame)
+    z = state["numeric"].double()
+    pieces = [codec.log_jacobian({"numeric": z * (1 + k * 2.0**-23)}) for k in (-1, 0, 1)]
+    slope = (-torch.stack(pieces)).exp().amax(0).squeeze(1).numpy()
+    error = (codec.decode(state)["x"] - frame["x"]).abs().to_numpy()
+    assert codec.columns[0].kind == "real"
+    assert (error <= 2.0**-24 * z.abs().squeeze(1).numpy() * slope + 1e-12 * frame["x"]).all()
+
+
+SKEWED = {
+    "lognormal": lambda draw, n: draw.lognormal(sigma=1.5, size=n),
+    "cents": lambda draw, n: draw.lognormal(sigma=1.0, size=n).round(2),
+    "counts": lambda draw, n: draw.geometric(0.03, size=n),
+    "mostly zero": lambda draw, n: draw.lognormal(size=n).round(2) * (draw.random(n) < 0.2),
+    "few values": lambda draw, n: draw.binomial(3, 0.3, size=n),
+    "spread out": lambda draw, n: draw.choice(
+        [1, 10, 100, 1000, 10**6], p=[0.5, 0.2, 0.2, 0.05, 0.05], size=n
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_an_encoded_column_is_normal_and_so_is_a_new_sample_of_its_law(name):
+    n, m = 20_000, 10_000
+    draw = rng(5)
+    seen, new = (pd.DataFrame({"x": SKEWED[name](draw, size)}) for size in (n, m))
+    codec = TableCodec.infer(seen)
+    z = codec.encode(seen)[0]["numeric"][:, 0].numpy()
+    assert stats.kstest(z, "norm").pvalue > FAILURE_RATE
+    z = codec.encode(new)[0]["numeric"][:, 0].numpy()
+    distance = stats.kstest(z, "norm").statistic
+    assert distance <= DKW * (1 / np.sqrt(n) + 1 / np.sqrt(m))
+
+
+@pytest.mark.parametrize("name", ["few values", "spread out"])
+def test_normal_draws_decode_to_the_frequencies_that_were_seen(name):
+    frame = pd.DataFrame({"x": SKEWED[name](rng(6), 2000)})
+    codec = TableCodec.infer(frame)
+    points = 200_001
+    z = torch.special.ndtri((torch.arange(points, dtype=torch.float64) + 0.5) / points)
+    decoded = codec.decode({"numeric": z[:, None]})["x"].value_counts(normalize=True)
+    seen = frame["x"].value_counts(normalize=True)
+    assert set(decoded.index) == set(seen.index)
+    assert (decoded - seen).abs().max() < 0.5 / points + 2e-6 + 0.5 / points
+
+
+def test_log_jacobian_of_a_state_is_in_the_units_of_the_caller():
+    frame = pd.DataFrame({"g": penguins()["body_mass_g"], "mm": penguins()["bill_length_mm"]})
+    frame = frame.dropna().reset_index(drop=True)
+    scaled = frame * [1000, 10]
+    codecs = [TableCodec.infer(part) for part in (frame, scaled)]
+    states = [codec.encode(part)[0] for codec, part in zip(codecs, (frame, scaled), strict=True)]
+    assert torch.equal(states[0]["numeric"], states[1]["numeric"])
+    assert codecs[0].units.tolist() == [25, 0.1] and codecs[1].units.tolist() == [25_000, 1]
+    difference = codecs[0].log_jacobian(states[0]) - codecs[1].log_jacobian(states[1])
+    expected = torch.tensor([1000.0, 10.0], dtype=torch.float64).log().expand_as(difference)
+    torch.testing.assert_close(difference, expected, rtol=0, atol=1e-9)
+
+
+def test_dithering_comes_from_the_generator_or_from_the_number_of_rows():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    default, again = (codec.encode(frame)[0]["numeric"] for _ in range(2))
+    assert torch.equal(default, again)
+    seeded = [
+        codec.encode(frame, torch.Generator().manual_seed(s))[0]["numeric"] for s in (1, 1, 2)
+    ]
+    assert torch.equal(seeded[0], seeded[1])
+    assert not torch.equal(seeded[0], seeded[2])
+    for state in seeded:
+        whole = codec.decode({**codec.encode(frame)[0], "numeric": state})
+        pd.testing.assert_series_equal(whole["year"], frame["year"])
+
+
+def test_many_categories_are_coded_without_a_dense_table():
+    words = [f"word {k:06d}" for k in range(120_000)]
+    order = rng(10).permutation(len(words))
+    frame = pd.DataFrame({"w": np.array(words, dtype=object)[order]})
+    codec = TableCodec.infer(frame)
+    state, _ = codec.encode(frame)
+    assert codec.shapes.cardinalities == (120_000,)
+    assert (state["category"][:, 0].numpy() == order).all()
+    assert_same(codec.decode(state), frame)
+
+
+def test_conditions_stand_where_rows_of_that_value_do():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    given = codec.where({"species": "Gentoo", "year": "2008", "bill_length_mm": 50})
+    assert given["numeric"][1].tolist() == [[True, False, False, False, True]]
+    assert given["category"][1].tolist() == [[True, False, False]]
+    row = codec.decode({name: values for name, (values, _) in given.items()})
+    assert row.loc[0, ["species", "year", "bill_length_mm"]].tolist() == ["Gentoo", 2008, 50.0]
+
+
+def test_conditions_on_booleans_numbered_categories_and_constants_are_read():
+    frame = extension_frame().assign(one=1)
+    codec = TableCodec.infer(frame)
+    given = codec.where({"boolean": "TRUE", "category of numbers": "1", "one": 1})
+    row = codec.decode({name: values for name, (values, _) in given.items()})
+    assert row.loc[0, ["boolean", "category of numbers", "one"]].tolist() == [True, 1, 1]
+    assert int(given["category"][1].sum()) == 2
+
+
+def test_numbers_beyond_what_was_seen_are_encoded_in_order_and_clamped_when_decoded():
+    codec = TableCodec.infer(penguins())
+    heavy = penguins().head(3).assign(body_mass_g=[6300, 7000, 9000])
+    state, _ = codec.encode(heavy)
+    assert (state["numeric"][:, 3].diff() > 0).all()
+    assert codec.decode(state)["body_mass_g"].tolist() == [6300.0, 6300.0, 6300.0]
+
+
+def test_samples_stay_within_what_was_seen():
+    draw = rng(11)
+    frame = pd.DataFrame({"real": draw.normal(size=99), "whole": draw.integers(-9, 9, 99)})
+    codec = TableCodec.infer(frame)
+    far = codec.decode({"numeric": torch.tensor([[-50.0, -50.0], [50.0, 50.0]])})
+    pd.testing.assert_frame_equal(
+        far, frame.agg(["min", "max"]).astype({"whole": int}).reset_index(drop=True)
+    )
+
+
+def test_whole_numbers_come_back_wherever_float32_tells_them_apart():
+    numbers = rng(12).permutation(300_000)
+    frame = pd.DataFrame({"x": numbers, "y": numbers // 50 * 10**6 + 10**15})
+    codec = TableCodec.infer(frame)
+    for seed in range(3):
+        state, _ = codec.encode(frame, torch.Generator().manual_seed(seed))
+        assert_same(codec.decode(state), frame)
+
+
+def test_nan_none_and_null_are_all_missing():
+    frame = pl.DataFrame({"x": [1.5, float("nan"), None, 2.25], "w": ["a", None, "b", "a"]})
+    codec = TableCodec.infer(frame)
+    observed = codec.encode(frame)[1]
+    assert observed["numeric"][:, 0].tolist() == [True, False, False, True]
+    assert observed["category"][:, 0].tolist() == [True, False, True, True]
+    assert [column.missing for column in codec.columns] == [0.5, 0.25]
+    assert_same(gapped(codec, frame), frame.with_columns(pl.col("x").fill_nan(None)))
+
+
+def test_columns_may_come_in_any_order_and_extra_gaps_are_only_gaps():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    shuffled = frame[list(reversed(frame.columns))].assign(species=None)
+    state, observed = codec.encode(shuffled)
+    assert not observed["category"][:, 0].any()
+    assert torch.equal(state["numeric"], codec.encode(frame)[0]["numeric"])
+
+
+def test_a_frame_to_be_like_lends_library_order_dtypes_and_index():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    state, observed = codec.encode(frame)
+    missing = {name: ~mask for name, mask in observed.items()}
+    other = pl.from_pandas(frame).select(reversed(frame.columns))
+    assert_same(codec.decode(state, like=other, missing=missing), other)
+    dated = frame.set_index(pd.date_range("2020-01-01", periods=344))
+    assert_same(codec.decode(state, like=dated, missing=missing), dated)
+    assert codec.decode(state, like=dated.head(9)).index.equals(pd.RangeIndex(344))
+
+
+def test_a_column_that_is_all_gaps_comes_back_filled_in_the_type_that_was_fitted():
+    frame = penguins()
+    codec = TableCodec.infer(frame)
+    state, observed = codec.encode(frame)
+    missing = {name: ~mask for name, mask in observed.items()}
+    gaps = frame.assign(sex=np.nan, body_mass_g=None)
+    assert_same(codec.decode(state, like=gaps, missing=missing), frame)
+    result = codec.decode(state, like=pl.from_pandas(gaps), missing=missing)
+    wanted = pl.from_pandas(frame)
+    assert_same(result.with_columns(pl.col("sex").cast(pl.String)).cast(wanted.schema), wanted)
+    ours = TableCodec.infer(wanted)
+    pandas = ours.decode(ours.encode(wanted)[0], like=gaps, missing=missing)
+    pd.testing.assert_frame_equal(pandas, frame, check_dtype=False, check_categorical=False)
+
+
+def test_the_schema_is_described_in_aligned_lines():
+    lines = TableCodec.infer(penguins()).describe().splitlines()
+    cells = [" ".join(line.split()) for line in lines]
+    assert cells[0] == "column type detail missing"
+    assert cells[1] == "species category 3: Adelie, Chinstrap, Gentoo 0.0 %"
+    assert cells[3] == "bill_length_mm real 32.1 to 59.6 by 0.1 0.6 %"
+    assert cells[6] == "body_mass_g integer 2700 to 6300 by 25 0.6 %"
+    assert lines[0].index("type") == lines[1].index("category") == lines[6].index("integer")
