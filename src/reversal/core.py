@@ -276,7 +276,9 @@ class Sampler(ABC):
         denoiser.clocks.refuse(path.space, question)
         first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
         x = question.start(path.space, first, x_1)
-        ticks = question.ticks(denoiser.clocks.grid(path, steps) if grid is None else grid)
+        ticks = question.ticks(
+            path.space, denoiser.clocks.grid(path, steps) if grid is None else grid
+        )
         for k, (t, s) in enumerate(pairwise(ticks)):
             x = self.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:

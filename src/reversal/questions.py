@@ -54,8 +54,19 @@ class Question:
             return x
         return state.map(_put_known, x, self.values, self.known, space.lift)
 
-    def ticks(self, grid: Grid | Mapping[str, Grid]) -> list[Tree]:
-        """Return the times of a grid as trees of ticks that know the stopped sites."""
+    def ticks(self, space: Space, grid: Grid | Mapping[str, Grid]) -> list[Tree]:
+        """Return the times of a grid as trees of ticks that know the stopped sites.
+
+        Raises:
+            ClockError: if ``grid`` is neither a ``Grid`` nor one per factor, of one length.
+        """
+        lengths = {part.steps if isinstance(part, Grid) else None for part in state.leaves(grid)}
+        factors = set(grid) if isinstance(grid, Mapping) else set(space.factors or ())
+        if None in lengths or len(lengths) != 1 or factors != set(space.factors or ()):
+            raise ClockError(
+                f"Expected a Grid, or one Grid per factor with equal numbers of steps, for {space}, "
+                f"got {grid!r}. Use Grid.uniform(steps), or process.grid(steps)."
+            )
         if self.stop is None and isinstance(grid, Grid):
             return list(grid.ticks())
         names = grid if isinstance(grid, Mapping) else self.stop
@@ -86,6 +97,8 @@ def ask(space: Space, n: int, given: Any, dropped: Any, like: Tensor) -> Questio
         SpaceError: for unknown factors, wrong shapes or dtypes, values outside the space.
         ClockError: if a site is both known and dropped.
     """
+    if n < 0:
+        raise SpaceError(f"Expected a number of items n >= 0, got {n}. 0 gives an empty batch.")
     if given is None and dropped is None:
         return Question()
     parts = space.parts
