@@ -162,7 +162,7 @@ class FactorClocks(ClockLaw):
         """Refuse evidence on a part of a factor, and patterns of probability zero."""
         for mask in (*state.leaves(question.known), *state.leaves(question.dropped)):
             if mask is not None and not bool(
-                ((rows := mask.reshape(len(mask), -1)).all(1) == rows.any(1)).all()
+                ((rows := mask[..., None].flatten(1)).all(1) == rows.any(1)).all()
             ):
                 raise ClockError(
                     "Expected whole factors to be given or dropped, got a part of one, which "

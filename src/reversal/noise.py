@@ -50,7 +50,8 @@ class ItemNoise:
         size = 1
         for length in shape[1:]:
             size *= length
-        stream = _hash(_hash(self.seeds.to(device)) + self.draws * _PHI)
+        turn = torch.full((), self.draws, dtype=torch.int64, device=device) * _PHI
+        stream = _hash(_hash(self.seeds.to(device)) + turn)
         index = torch.arange(1, size + 1, device=device) * _PHI
         return _hash(stream[:, None] + index).reshape(tuple(shape))
 

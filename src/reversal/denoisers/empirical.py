@@ -9,6 +9,7 @@ known and 1 is dropped; a clock ``(B,)`` of one factor of a product likewise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -58,11 +59,14 @@ class Empirical(Denoiser):
                 f"and weights of shape {tuple(given.shape)}. Leave weights=None for equal ones."
             )
         self.log_weights = (given.double() / given.double().sum()).log()
+        real = any(part.is_floating_point() for part in state.leaves(atoms))
+        shown = state.like(atoms)
+        self._like = shown.to(given.dtype) if given.is_floating_point() and not real else shown
 
     @property
     def like(self) -> Tensor:
-        """The atoms' device and dtype."""
-        return state.like(self.atoms)
+        """The atoms' device and real dtype; that of the weights where no factor is real."""
+        return self._like
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """The posterior expectations, factor by factor."""
@@ -91,7 +95,8 @@ class Empirical(Denoiser):
         clock = tensor(t, n, state.like(x_t))
         if clock.ndim > 1 or isinstance(self.process.parts, Mapping):
             site_clock = spread(path.space, clock).repeat_interleave(count, 0)
-            match = (x == a).reshape(*site_clock.shape, -1).all(-1)
+            match = (x == a)[(...,) + (None,) * (x.ndim == site_clock.ndim)]
+            match = match.flatten(site_clock.ndim).all(-1)
             known = torch.where(match, 0.0, _IMPOSSIBLE).to(logs)
             logs = torch.where(site_clock == 0, known, torch.where(site_clock == 1, 0.0, logs))
         return state.sum_sites(logs).view(n, count)
@@ -103,7 +108,8 @@ class Empirical(Denoiser):
         if path.conversion(Kind.CLEAN, Kind.VELOCITY):
             return Estimate(path, x_t, t, Kind.CLEAN, (weights @ atoms.flatten(1)).view_as(x_t))
         x, at, a = _pairs(x_t, t, atoms)
-        scores = path.kernel(a, at).score(x).view(len(x_t), len(atoms), -1)
+        size = math.prod(path.space.tangent_shape)
+        scores = path.kernel(a, at).score(x).view(len(x_t), len(atoms), size)
         mean = (weights[:, None] @ scores).reshape(len(x_t), *path.space.tangent_shape)
         return Estimate(path, x_t, t, Kind.SCORE, mean)
 

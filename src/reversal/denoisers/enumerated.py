@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from reversal import state
@@ -31,8 +30,9 @@ class Enumerated(Denoiser):
     def __init__(self, process: Path, probabilities: Tensor) -> None:
         super().__init__()
         parts = list(state.leaves(process.space.parts))
-        axes = [size for part in parts for size in _sizes(part)]
-        if any(part.is_real for part in parts) or tuple(probabilities.shape) != tuple(axes):
+        real = any(part.is_real for part in parts)
+        axes = [] if real else [size for part in parts for size in _sizes(part)]
+        if real or tuple(probabilities.shape) != tuple(axes):
             raise SpaceError(
                 f"Expected a table with one axis per site, of shape {tuple(axes)}, for "
                 f"{process.space}, got {tuple(probabilities.shape)}. Sum to one over all axes."
@@ -47,8 +47,8 @@ class Enumerated(Denoiser):
 
     @property
     def like(self) -> Tensor:
-        """Float64 on the CPU."""
-        return torch.empty((), dtype=torch.float64)
+        """The table's device and dtype."""
+        return self.oracle.like
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """The exact posteriors."""

@@ -92,7 +92,7 @@ class RotationHeat(HeatKernel):
 
     def log_density(self, x_0: Tensor, x_t: Tensor, v: Tensor) -> Tensor:
         """The isotropic Gaussian of SO(3) at the angle between the two rotations."""
-        return heat_so3.log_density(rotations.angle(x_0.mT @ x_t), v)
+        return heat_so3.log_density(rotations.angle(rotations.compose(x_0.mT, x_t)), v)
 
     def score(self, x_0: Tensor, x_t: Tensor, v: Tensor) -> Tensor:
         """A body-frame rotation vector."""
@@ -208,9 +208,7 @@ class Brownian(Process):
         self, source: Kind, target: Kind
     ) -> Callable[[Tensor, Tensor, Any], Tensor] | None:
         """Score, noise (minus the score in units of its spread) and velocity: all proportional."""
-        if source not in _FACTORS or target not in _FACTORS:
-            return None
-        return self._rules[source, target]
+        return self._rules.get((source, target))
 
     def grid(self, steps: int) -> Grid:
         """Equal steps in t: equal steps in sqrt(v) under the default schedule."""

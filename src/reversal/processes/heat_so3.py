@@ -27,7 +27,7 @@ from reversal import noise
 from reversal.noise import Randomness
 from reversal.processes.angle_so3 import harmonics, log_density, sample_angle, score_magnitude
 from reversal.processes.inverse_cdf import invert_cdf
-from reversal.processes.wrapped_normal import clenshaw, floor
+from reversal.processes.wrapped_normal import antipodal_gap, clenshaw, floor
 from reversal.spaces import rotations
 
 __all__ = [
@@ -85,7 +85,7 @@ def sample_bridge(
         R_0: ``(B, *sites, 3, 3)``.  R_t: ``(B, *sites, 3, 3)``.
         v_s: ``(B, *sites)``, 0 <= v_s <= v_t.  v_t: ``(B, *sites)``.
 
-    Cost: 150 evaluations of the heat kernel per rotation.
+    Cost: 105 evaluations of the heat kernel per rotation in float64, 63 in float32.
     """
     v_u = v_t - v_s
     is_first = (v_s <= v_u)[..., None, None]
@@ -155,8 +155,8 @@ def _draw_phi(rho: Tensor, length: Tensor, u: Tensor, uniforms: Tensor) -> tuple
 def _steep_tilt(rho: Tensor, length: Tensor, u: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     r"""Draw :math:`\sin^2(d/4) - \sin^2(a/4)` by the images, u <= 1, a the least d; a lift first.
 
-    On either lift of R_t to the double cover, :math:`(d^2 - a^2)/2u` is exponential up to the far
-    image, of relative size 4e-7 or less, which a fixed point takes in.
+    On either lift of R_t to the double cover, :math:`(d^2 - a^2)/2u` is a truncated exponential but
+    for the image on the far side, which matters near d = 2 pi alone; a fixed point takes it in.
     """
     nearest, antipode, span, weight = _lifts(rho, length, u)
     first, second = _lift_mass(nearest, span, u), weight * _lift_mass(antipode, span, u)
@@ -191,8 +191,9 @@ def _log_shell(rho: Tensor, length: Tensor, u: Tensor) -> Tensor:
 
 def _lifts(rho: Tensor, length: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the least angle d to both lifts of R_t, its range, the weight of the second."""
-    nearest, antipode = (rho - length).abs(), 2 * math.pi - rho - length
-    weight = (-(antipode - nearest) * (antipode + nearest) / (2 * u)).exp()
+    nearest, further = (rho - length).abs(), 2 * antipodal_gap(torch.maximum(rho, length))
+    antipode = nearest + further
+    weight = (-further * (antipode + nearest) / (2 * u)).exp()
     return nearest, antipode, 2 * torch.minimum(rho, length), weight
 
 

@@ -204,9 +204,10 @@ class Resampling(Process):
 
     def _cavity_of_score(self, value: Tensor, x_t: Tensor, t: Any) -> Tensor:
         at = self._survival(t)
-        marginal = value.scatter(-1, x_t[..., None], 0.0).softmax(-1)
-        noise_share = _lift(at.lost, value) * self.log_fresh.to(value).exp()
-        return _normalized((marginal - noise_share).clamp_min(0).log())
+        marginal = value.double().scatter(-1, x_t[..., None], 0.0).softmax(-1)
+        lost = torch.as_tensor(at.log_lost - at.log_alpha, dtype=torch.float64).sigmoid()
+        noise_share = _lift(lost.to(marginal), marginal) * self.log_fresh.to(marginal).exp()
+        return _normalized((marginal - noise_share).clamp_min(0).log()).to(value)
 
     def _posterior_of_score(self, value: Tensor, x_t: Tensor, t: Any) -> Tensor:
         if self.has_full_support:

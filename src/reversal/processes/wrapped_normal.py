@@ -8,7 +8,7 @@ With respect to the uniform probability, for the difference delta and the operat
 
 The images -1, 0 and 1 reach float64 for v < 1, and 9 terms of the series for v >= 1. Times below
 1e-12 in float64, 1e-10 in float32, are read as that. Source: Jammalamadaka and SenGupta (2001),
-section 2.2.6.
+chapter 2.
 """
 
 from __future__ import annotations
@@ -20,18 +20,13 @@ from torch import Tensor
 
 from reversal import noise
 from reversal.noise import Randomness
+from reversal.spaces.torus import wrap
 
 _TERMS = 9
 _BROAD = 1.0
 _UNIFORM = 80.0
 _TURNS = 17
 _PI_REST = {torch.float64: 1.2246467991473532e-16, torch.float32: -8.742278012618954e-08}
-
-
-def wrap(x: Tensor) -> Tensor:
-    """Return x modulo 2 pi in [-pi, pi); what lies there already keeps its bits."""
-    x = x - 2 * math.pi * torch.round(x / (2 * math.pi))
-    return torch.where(x < math.pi, x, x - 2 * math.pi).clamp(min=-math.pi)
 
 
 def floor(dtype: torch.dtype) -> float:

@@ -62,7 +62,7 @@ class Categorical(Space):
         inside = (x >= 0) & (x < high)
         if self.masked:
             inside = inside | (x == self.num_values)
-        return inside.reshape(len(x), -1).all(1)
+        return inside[..., None].flatten(1).all(1)
 
     def example(self, n: int, like: Tensor) -> Tensor:
         """State 0."""

@@ -28,7 +28,7 @@ class SO3(Space):
         """Orthogonal to 1e-3, with determinant +1."""
         gap = x.mT @ x - torch.eye(3, dtype=x.dtype, device=x.device)
         proper = torch.linalg.det(x.double()) > 0
-        return ((gap.abs().amax((-2, -1)) < 1e-3) & proper).reshape(len(x), -1).all(1)
+        return ((gap.abs().amax((-2, -1)) < 1e-3) & proper)[..., None].flatten(1).all(1)
 
     def example(self, n: int, like: Tensor) -> Tensor:
         """The identity."""
@@ -37,7 +37,7 @@ class SO3(Space):
 
     def move(self, x: Tensor, v: Tensor) -> Tensor:
         """R exp(v), re-orthonormalized."""
-        return rotations.orthonormalize(x @ rotations.exp(v))
+        return rotations.orthonormalize(rotations.compose(x, rotations.exp(v)))
 
     def __repr__(self) -> str:
         return f"SO3({', '.join(map(str, self.sites))})"

@@ -33,7 +33,13 @@ class Torus(Space):
 
     def move(self, x: Tensor, v: Tensor) -> Tensor:
         """x + v, wrapped into [-pi, pi)."""
-        return torch.remainder(x + v + math.pi, 2 * math.pi) - math.pi
+        return wrap(x + v)
 
     def __repr__(self) -> str:
         return f"Torus({', '.join(map(str, self.event_shape))})"
+
+
+def wrap(x: Tensor) -> Tensor:
+    """Return x modulo 2 pi in [-pi, pi); what lies there already keeps its bits."""
+    x = x - 2 * math.pi * torch.round(x / (2 * math.pi))
+    return torch.where(x < math.pi, x, x - 2 * math.pi).clamp(min=-math.pi)
