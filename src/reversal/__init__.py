@@ -1,5 +1,7 @@
 """reversal: learn to generate any kind of data by reversing the noise that destroys it."""
 
+from typing import TYPE_CHECKING
+
 from reversal.clocks import (
     AnyClock,
     FactorClocks,
@@ -54,6 +56,9 @@ from reversal.schedules import (
     VariancePreserving,
 )
 from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus
+
+if TYPE_CHECKING:
+    from reversal.model import Model, load
 
 __all__ = [
     "Euclidean", "Categorical", "Torus", "SO3", "Product",

@@ -160,7 +160,14 @@ class _Bound:
             return self.last(self.x, x_t, t)
         parts = self.denoiser.process.parts
         return self._running(
-            state.map(lambda *a: _last_step(*a, self.generator), parts, self.x, x_t, t, estimate)
+            state.map(
+                lambda path, *a: _last_step(path, self.generator, *a),
+                parts,
+                self.x,
+                x_t,
+                t,
+                estimate,
+            )
         )
 
     def _look(self, t: Tensor) -> tuple[Any, Any, Any]:
@@ -211,7 +218,7 @@ def _stand(space: Any, t: Tensor, known: Any, dropped: Any) -> Tensor:
 
 
 def _last_step(
-    path: Any, x_0: Tensor, x_t: Tensor, t: Tensor, estimate: Any, generator: Randomness
+    path: Any, generator: Randomness, x_0: Tensor, x_t: Tensor, t: Tensor, estimate: Any
 ) -> Tensor:
     """log p(x_0 | x_eps) of every site, by the usual last step."""
     if not path.space.is_real:
