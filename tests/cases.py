@@ -49,14 +49,18 @@ SIGNALS = [
     rv.VarianceExploding(),
     rv.Rectified(),
 ]
-SURVIVALS = [rv.LinearSurvival(), rv.ExponentialSurvival()]
+JUMPS = [
+    (rv.Mask, rv.LinearSurvival()),
+    (rv.Mask, rv.CosineSurvival()),
+    (rv.Uniform, rv.LinearSurvival()),
+    (rv.Uniform, rv.ExponentialSurvival()),
+]
 _FINITE = [rv.Categorical(5), rv.Categorical(3, 4), rv.Categorical((2, 3, 5))]
 
 PROCESSES: list[rv.core.Process] = [
     *(rv.Gaussian(rv.Euclidean(2), at) for at in SIGNALS),
     *(rv.Gaussian(rv.Euclidean(1, 3, 3), at) for at in SIGNALS),
-    *(rv.Mask(space, at) for space in _FINITE for at in SURVIVALS),
-    *(rv.Uniform(space, at) for space in _FINITE for at in SURVIVALS),
+    *(family(space, at) for space in _FINITE for family, at in JUMPS),
     *(rv.Brownian(space) for space in (rv.Torus(2), rv.SO3(), rv.SO3(2))),
     mixed(),
 ]
@@ -76,10 +80,3 @@ SAMPLERS = [
     rv.Ancestral(),
     rv.Heun(),
 ]
-
-
-def mismatch(process: object) -> float:
-    """The bound on the prior's mismatch, in nats per site; a mask that survives has none."""
-    schedule = getattr(process, "schedule", None)
-    survives = isinstance(process, rv.Mask) and not schedule.starts_singular
-    return float("inf") if survives else 1e-3

@@ -23,19 +23,10 @@ ITEMS = 3
 SMALL = [
     *(rv.Gaussian(rv.Euclidean(2), at) for at in cases.SIGNALS),
     *(rv.Brownian(space) for space in (rv.Torus(2), rv.SO3(), rv.SO3(2))),
-    *(
-        family(rv.Categorical((2, 3, 5)), at)
-        for family in (rv.Mask, rv.Uniform)
-        for at in cases.SURVIVALS
-    ),
+    *(family(rv.Categorical((2, 3, 5)), at) for family, at in cases.JUMPS),
     cases.mixed(),
 ]
-LARGE = [
-    family(rv.Categorical(size, 2), at)
-    for family in (rv.Mask, rv.Uniform)
-    for at in cases.SURVIVALS
-    for size in SIZES
-]
+LARGE = [family(rv.Categorical(size, 2), at) for family, at in cases.JUMPS for size in SIZES]
 SAMPLERS = [rv.Euler(), rv.Euler(churn=0.0), rv.Euler(churn=2.0), rv.Ancestral(), rv.Heun()]
 
 

@@ -48,6 +48,7 @@ from reversal.processes import (
 from reversal.samplers import Ancestral, Euler, Heun
 from reversal.schedules import (
     Cosine,
+    CosineSurvival,
     ExponentialSurvival,
     LinearSurvival,
     QuadraticVariance,
@@ -64,7 +65,7 @@ __all__ = [
     "Euclidean", "Categorical", "Torus", "SO3", "Product",
     "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
     "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
-    "LinearSurvival", "ExponentialSurvival", "QuadraticVariance",
+    "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "Enumerated", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "MixedClocks", "AnyClock",

@@ -131,9 +131,11 @@ class SharedClock(ClockLaw):
 class FactorClocks(ClockLaw):
     """One independent time per factor of a product, each known or dropped with some probability.
 
+    One factor, drawn uniformly for each item, runs in any case; the probabilities are the others'.
+
     Args:
         known: the probability that a factor stands at 0.
-        dropped: the probability that a factor stands at 1, if it is not known.
+        dropped: the probability that a factor stands at 1.
         times: the law of the running times.
     """
 

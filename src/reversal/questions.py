@@ -64,8 +64,8 @@ class Question:
         factors = set(grid) if isinstance(grid, Mapping) else set(space.factors or ())
         if None in lengths or len(lengths) != 1 or factors != set(space.factors or ()):
             raise ClockError(
-                f"Expected a Grid, or one Grid per factor with equal numbers of steps, for {space}, "
-                f"got {grid!r}. Use Grid.uniform(steps), or process.grid(steps)."
+                f"Expected a Grid, or one Grid per factor with equal numbers of steps, for "
+                f"{space}, got {grid!r}. Use Grid.uniform(steps), or process.grid(steps)."
             )
         if self.stop is None and isinstance(grid, Grid):
             return list(grid.ticks())

@@ -289,10 +289,32 @@ class LinearSurvival(SurvivalSchedule):
 
 @final
 @dataclass(frozen=True)
+class CosineSurvival(SurvivalSchedule):
+    r"""Survival :math:`\alpha_t = 1 - \sin(\pi t / 2)`: most sites go early; nothing is left at 1.
+
+    Source: Shi et al. (2024), the cosine masking schedule.
+    """
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log(1 - sin(pi t / 2))."""
+        return torch.log1p(-torch.sin(math.pi / 2 * t))
+
+    def rate(self, t: Tensor) -> Tensor:
+        """pi/2 cot(pi/4 (1 - t))."""
+        return math.pi / 2 / torch.tan(math.pi / 4 * (1 - t))
+
+    def inverse(self, alpha: Tensor) -> Tensor:
+        """2/pi arcsin(1 - alpha)."""
+        return 2 / math.pi * torch.asin(1 - alpha)
+
+
+@final
+@dataclass(frozen=True)
 class ExponentialSurvival(SurvivalSchedule):
     r"""Constant rate: :math:`\alpha_t = e^{-\lambda t}`.
 
-    It suits processes whose prior has full support. Source: Campbell et al. (2022), constant rate.
+    It suits priors of full support; a mask must end at survival 0. Source: Campbell et al. (2022),
+    constant rate.
     """
 
     total: float = 10.0

@@ -25,9 +25,8 @@ EYE = torch.eye(2, dtype=torch.float64)
 CHURNS = [0.0, 0.5, 1.0, 2.0]
 FINITE = [
     family(space, at)
-    for family in (rv.Mask, rv.Uniform)
+    for family, at in cases.JUMPS
     for space in (rv.Categorical(3, 2), rv.Categorical((2, 3)))
-    for at in cases.SURVIVALS
 ]
 
 

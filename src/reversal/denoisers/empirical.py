@@ -3,14 +3,15 @@ r"""The oracle: the exact posterior of a finite data set, under any process with
 .. math:: w_i \propto \text{weight}_i \; q(x_t | x^{(i)}), \qquad
    E[\,\cdot \mid x_t] = \sum_i w_i\, (\cdot)^{(i)} .
 
-A known site must match an atom, a dropped site is left out of the weights. In a per-site clock 0 is
-known and 1 is dropped; a clock ``(B,)`` of one factor of a product likewise.
+A known site must match an atom, a dropped site is left out of the weights: in a clock per site or
+per factor, 0 is known and 1 is dropped. Under a clock shared by all sites every site runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -82,10 +83,13 @@ class Empirical(Denoiser):
 
     def weights(self, x_t: Any, t: Any) -> Tensor:
         """The posterior over the atoms, ``(B, N)``."""
-        logs = state.total(state.map(self._log_likelihood, self.process.parts, x_t, t, self.atoms))
+        look = partial(self._log_likelihood, isinstance(t, Mapping))
+        logs = state.total(state.map(look, self.process.parts, x_t, t, self.atoms))
         return (logs + self.log_weights.to(logs)).softmax(-1).to(self.like)
 
-    def _log_likelihood(self, path: Any, x_t: Tensor, t: Any, atoms: Tensor) -> Tensor:
+    def _log_likelihood(
+        self, apart: bool, path: Any, x_t: Tensor, t: Any, atoms: Tensor
+    ) -> Tensor:
         """log q(x_t | atom) over the sites that are not dropped, ``(B, N)``."""
         n, count = len(x_t), len(atoms)
         x, at, a = _pairs(x_t, t, atoms)
@@ -93,7 +97,7 @@ class Empirical(Denoiser):
         if isinstance(t, Tick) and t.pattern is None:
             return state.sum_sites(logs).view(n, count)
         clock = tensor(t, n, state.like(x_t))
-        if clock.ndim > 1 or isinstance(self.process.parts, Mapping):
+        if clock.ndim > 1 or apart:
             site_clock = spread(path.space, clock).repeat_interleave(count, 0)
             match = (x == a)[(...,) + (None,) * (x.ndim == site_clock.ndim)]
             match = match.flatten(site_clock.ndim).all(-1)

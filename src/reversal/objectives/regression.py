@@ -20,7 +20,7 @@ from reversal import state
 from reversal.clocks import Clock, spread
 from reversal.core import Capability, Denoiser, Objective
 from reversal.denoisers.network import NetworkDenoiser
-from reversal.errors import CapabilityError, ClockError
+from reversal.errors import CapabilityError, ClockError, SpaceError, listed
 from reversal.noise import Randomness
 from reversal.state import State, Tree
 
@@ -66,7 +66,8 @@ class Regression(Objective):
         path, space = network.process, network.process.space
         space.check_form(x_0, "x_0")
         n, like = state.batch_size(x_0), state.like(x_0)
-        clock = _withdraw(network.clocks.sample(space, n, like, generator), space, observed)
+        present = _complete(space.parts, observed)
+        clock = _withdraw(network.clocks.sample(space, n, like, generator), space, present)
         kernel = path.kernel(x_0, clock.time) if x_1 is None else _ends(path)(x_0, clock.time, x_1)
         x_t = kernel.sample(generator)
         if clock.running is not None:
@@ -107,6 +108,18 @@ def _ends(path: Any) -> Any:
     return path.kernel
 
 
+def _complete(parts: Any, observed: Tree) -> Tree:
+    """Factors that `observed` leaves out have no gaps."""
+    if not isinstance(parts, Mapping) or not isinstance(observed, Mapping):
+        return observed
+    if set(observed) - set(parts):
+        raise SpaceError(
+            f"Expected `observed` to name factors among {listed(parts)}, got {listed(observed)}. "
+            f"Use one of those names."
+        )
+    return {name: observed.get(name) for name in parts}
+
+
 def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
     """Stand missing entries at 1 and take them out of the loss."""
     if observed is None:
@@ -120,6 +133,7 @@ def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
             "Expected a clock law with one time per site for data with missing entries, got one "
             "that shares its clock. Use SiteClocks(), or leave out the items with gaps."
         )
+    state.map(_refuse_parts, space.parts, clock.time, observed)
     time = state.map(
         lambda part, at, mask: at if mask is None else torch.where(mask, spread(part, at), 1.0),
         space.parts,
@@ -128,6 +142,18 @@ def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
     )
     running = state.map(lambda r, mask: r if mask is None else r & mask, clock.running, observed)
     return Clock(time, running)
+
+
+def _refuse_parts(space: Any, time: Tensor, mask: Any) -> None:
+    """Refuse a gap in a part of a factor whose sites share one clock."""
+    if mask is None or time.ndim > 1 or not space.sites:
+        return
+    rows = torch.as_tensor(mask).expand(len(time), *space.sites).reshape(len(time), -1)
+    if not bool((rows.all(1) == rows.any(1)).all()):
+        raise ClockError(
+            f"Expected whole factors to be missing under one clock per factor, got gaps in a part "
+            f"of {space}. Use SiteClocks(), or leave out the items with such gaps."
+        )
 
 
 def _stand(space: Any, time: Tensor, x_0: Tensor, x_t: Tensor, fresh: Tensor) -> Tensor:

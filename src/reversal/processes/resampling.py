@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reversal import noise, state
 from reversal.core import Capability, Generator, Jumps, Kernel, Kind, Leap, Prior, Process
-from reversal.errors import CapabilityError, SpaceError
+from reversal.errors import CapabilityError, ClockError, SpaceError
 from reversal.grids import Grid, evaluate
 from reversal.noise import Randomness
 from reversal.schedules import LinearSurvival, SurvivalSchedule
@@ -48,6 +48,12 @@ class Resampling(Process):
             )
         self.space = space
         self.schedule = schedule if schedule is not None else LinearSurvival()
+        if not (self.has_full_support or self.schedule.starts_singular):
+            raise ClockError(
+                f"Expected a schedule that leaves nothing unmasked at t = 1, got {schedule}: the "
+                f"all-masked prior could not hold what survives. Use LinearSurvival() or "
+                f"CosineSurvival()."
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space}, {self.schedule})"

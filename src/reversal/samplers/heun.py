@@ -35,7 +35,11 @@ from reversal.state import Tree
 @final
 @dataclass(frozen=True)
 class Heun(Sampler):
-    """Second order along the probability flow and, weakly, on jumps; the last step is a bridge."""
+    """Second order along the probability flow and, weakly, on jumps; the last step is a bridge.
+
+    On jumps the order is 2 where no jump of one site brings a rate of another below half; elsewhere
+    the cut at zero leaves an error of order 1, smaller than Euler's.
+    """
 
     def check(self, path: Path) -> None:
         """A velocity on real spaces, a generator on finite sets."""
