@@ -1,0 +1,103 @@
+"""From data and, for arrays, a space, to a source and the process that noises its states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from reversal.core import Capability, Path
+from reversal.data.frames import DataError
+from reversal.data.rows import TableSource
+from reversal.data.source import Source
+from reversal.data.states import StateSource
+from reversal.data.table import TableCodec
+from reversal.errors import CapabilityError, SpaceError
+from reversal.processes import Brownian, Gaussian, Independent, Mask
+from reversal.schedules import Cosine
+from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus
+
+SOURCES: dict[str, Any] = {"table": TableSource, "states": StateSource}
+
+
+def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
+    """Return the source that data show, and a process on the product of its factors.
+
+    Args:
+        data: a frame; or a dict of arrays, or one array, with a space or process.
+        space_or_process: a space gets its default process.
+
+    Raises:
+        DataError: if the data are no frame, or arrays without a space, or too few.
+        SpaceError: if they do not fit the space.
+    """
+    if isinstance(data, Mapping | Tensor | np.ndarray):
+        return _arrays(data, space_or_process)
+    source = TableSource(TableCodec.infer(data))
+    if space_or_process is None:
+        return source, default_process(source.space)
+    process = _on_product(default_process(space_or_process))
+    if _shown(process.space) != _shown(source.space):
+        raise SpaceError(
+            f"Expected a process on the factors of this table, {_shown(source.space)}, got "
+            f"{_shown(process.space)}. Leave it out, or build it on those."
+        )
+    return source, process
+
+
+def source_from_config(config: dict[str, Any], product: Product) -> Source:
+    """Return the source that `Source.to_config` described."""
+    return SOURCES[config["type"]].from_config(config, product)
+
+
+def default_process(given: Any) -> Any:
+    """Return the default process of a space: Gaussian, mask or heat; a process as it is."""
+    if isinstance(given, Path):
+        return given
+    if isinstance(given, Product):
+        return Independent({name: default_process(part) for name, part in given.parts.items()})
+    if isinstance(given, Euclidean):
+        return Gaussian(given, Cosine())
+    if isinstance(given, Categorical):
+        return Mask(given)
+    if isinstance(given, Torus | SO3):
+        return Brownian(given)
+    raise SpaceError(
+        f"Expected a space or a process, got {given!r}. "
+        f"Write Product(image=Euclidean(1, 8, 8), label=Categorical(10))."
+    )
+
+
+def _arrays(data: Any, given: Any) -> tuple[Source, Any]:
+    if given is None:
+        raise DataError(
+            f"Expected a space for {type(data).__name__}, got none. Say where the arrays live, "
+            f"`fit(data, Product(image=Euclidean(1, 8, 8), label=Categorical(10)))`, or make a "
+            f"frame of them."
+        )
+    process = default_process(given)
+    is_plain = not isinstance(process.parts, Mapping)
+    product = _on_product(process)
+    return StateSource.infer(data, product.space, is_plain=is_plain), product
+
+
+def _on_product(process: Any) -> Any:
+    """Return a process on a product; a plain one gets the factor ``x``.
+
+    Raises:
+        CapabilityError: unless it is Markov in continuous time, as any-part conditionals need.
+    """
+    product = process if isinstance(process.parts, Mapping) else Independent(x=process)
+    for name, path in product.parts.items():
+        if not {Capability.GENERATOR, Capability.BRIDGE} <= path.provides:
+            raise CapabilityError(
+                f"Expected a process with a generator and a bridge for {name!r}, got {path}. Use "
+                f"Gaussian, Mask, Uniform or Brownian, or train a NetworkDenoiser by hand."
+            )
+    return product
+
+
+def _shown(space: Product) -> dict[str, str]:
+    return {name: str(part) for name, part in space.parts.items()}

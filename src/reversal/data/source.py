@@ -1,0 +1,97 @@
+"""What a model was fitted to: the way between a caller's data and the states of a product.
+
+A source knows the space of its states, encodes data, reads conditions as a sampler is given them,
+and writes states back in the caller's form. A new kind of data is a new leaf.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from reversal.spaces import Product
+
+State = dict[str, Tensor]
+
+
+class Encoded(NamedTuple):
+    """States and which of their sites are present, both dicts over the factors."""
+
+    state: State
+    present: dict[str, Tensor]
+
+
+class Target(NamedTuple):
+    """One discrete site: its factor, its place among the factor's sites, its number of values."""
+
+    factor: str
+    place: tuple[int, ...]
+    num_values: int
+
+
+class Source(ABC):
+    """The way between data and states."""
+
+    @property
+    @abstractmethod
+    def space(self) -> Product:
+        """Where the states live."""
+
+    @abstractmethod
+    def encode(self, data: Any, seed: int = 0) -> Encoded:
+        """Return the states of data, gaps and left out factors marked as not present."""
+
+    @abstractmethod
+    def decode(self, state: State, seed: int | None = None) -> Any:
+        """Return states in the caller's form; with a seed, gaps as often as they were seen."""
+
+    @abstractmethod
+    def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return conditions as ``{factor: (values, known)}``, one row or n rows each."""
+
+    @abstractmethod
+    def write_given(self, samples: Any, conditions: Any) -> Any:
+        """Write conditions into samples, to the last bit of the caller's type."""
+
+    @abstractmethod
+    def check_rows(self, data: Any) -> None:
+        """Refuse rows to which `complete` could not add what it adds."""
+
+    @abstractmethod
+    def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
+        """Return draws x rows of data whose gaps are filled from states, one state per draw."""
+
+    @abstractmethod
+    def without(self, data: Any, name: str) -> Any:
+        """Return data in which a target is a gap everywhere, whether it was there or not."""
+
+    @abstractmethod
+    def target(self, name: str) -> Target:
+        """Return where a discrete column or factor stands."""
+
+    @abstractmethod
+    def probabilities(self, name: str, values: np.ndarray, data: Any) -> Any:
+        """Return probabilities ``(B, K)`` of a target in the caller's form."""
+
+    @abstractmethod
+    def log_jacobian(self, encoded: Encoded) -> Tensor:
+        """Return log |dz/dx| summed over the present sites, float64 ``(B,)``."""
+
+    @property
+    @abstractmethod
+    def measure(self) -> dict[str, str]:
+        """The reference measure of each column or factor."""
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+
+
+def required(names: Mapping[str, Any]) -> str:
+    """Return names as a short list for a message."""
+    shown = [repr(name) for name in list(names)[:8]]
+    return ", ".join(shown) + (", ..." if len(names) > 8 else "")

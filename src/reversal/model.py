@@ -1,0 +1,318 @@
+r"""The facade: ``Model().fit(data).sample(n)``, for tables and for arrays on any product.
+
+One network answers every question about the joint law of the columns or factors,
+
+.. math:: p(x_A \mid x_B) \quad \text{for any parts } A, B ,
+
+because it is trained with any part known (clock 0), running, or dropped (clock 1).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self, final
+
+import torch
+from torch import Tensor
+
+from reversal import state
+from reversal.core import Path, Sampler, Space
+from reversal.data.frames import DataError, read
+from reversal.data.opening import opened, source_from_config
+from reversal.errors import CheckpointError, NotFittedError
+from reversal.grids import RUNNING_MAX
+from reversal.likelihood import Likelihood, elbo
+from reversal.samplers import Ancestral
+from reversal.training import Plan, checkpoint, progress, recipe
+from reversal.training.fitting import denoiser_of, fit_denoiser
+
+CHUNK: Final = 4096
+"""How many items are sampled at once, at most."""
+NUMBERS: Final = 2**25
+"""How many numbers the estimate of one chunk holds, about."""
+DITHERS: Final = 8
+"""How many times the encoding of rounded numbers is drawn anew in a likelihood."""
+
+
+@final
+class Model:
+    """A generative model of a table or of arrays.
+
+    Args:
+        minutes: the time budget of training; by default 3000 steps. Small data need less than
+            either: training ends when the held-out loss no longer falls, or after 400 visits to
+            each row.
+        steps: the exact number of steps instead; training then never stops early.
+        hidden_features: the width of the network.
+        num_blocks: the number of its residual blocks.
+        dropout: the share of inner units left out in training.
+        learning_rate: the peak of its schedule.
+        seed: where initial weights, batches and noise come from.
+        show_progress: whether training says how far it is, on standard error.
+
+    Attributes:
+        denoiser_: the trained ``NetworkDenoiser``; what samplers and bounds take.
+        process_: how the states are noised.
+        source_: the way between the caller's data and states.
+        trace_: the steps done, and the held-out losses.
+    """
+
+    def __init__(
+        self,
+        minutes: float | None = None,
+        *,
+        steps: int | None = None,
+        hidden_features: int = 256,
+        num_blocks: int = 4,
+        dropout: float = 0.1,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+        show_progress: bool = True,
+    ) -> None:
+        self.minutes, self.steps = minutes, steps
+        self.hidden_features, self.num_blocks = hidden_features, num_blocks
+        self.dropout, self.learning_rate = dropout, learning_rate
+        self.seed, self.show_progress = seed, show_progress
+
+    def fit(self, data: Any, space_or_process: Space | Path | None = None) -> Self:
+        """Learn the joint law of a table, or of arrays.
+
+        Args:
+            data: a pandas, polars or Arrow frame, or the path of a CSV or Parquet file; or with a
+                space or process, a dict of arrays by factor (one array on a plain space).
+            space_or_process: where arrays live, or how they are noised; by default numbers get
+                Gaussian noise, codes a mask, angles and rotations heat.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            DataError: if the data are none of these, or too few.
+            SpaceError: if they do not fit the space.
+        """
+        plan = self._plan()
+        data = read(data) if isinstance(data, str | os.PathLike) else data
+        source, process = opened(data, space_or_process)
+        encoded = source.encode(data, self.seed)
+        with torch.random.fork_rng(devices=[]), progress.shown(self.show_progress) as show:
+            torch.manual_seed(self.seed)
+            denoiser = denoiser_of(process, self._architecture())
+            trace = fit_denoiser(denoiser, encoded, plan, self.seed, show)
+        self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
+        return self
+
+    def sample(
+        self,
+        n: int,
+        given: Any = None,
+        *,
+        seed: int = 0,
+        steps: int = 100,
+        sampler: Sampler | None = None,
+        missing: bool = False,
+        on_step: Callable[[int, Any], None] | None = None,
+    ) -> Any:
+        """Draw n rows of what was fitted.
+
+        Args:
+            n: the number of rows.
+            given: for a table, columns and their values, ``{"species": "Adelie"}``; for arrays
+                ``{"label": 3}``, ``{"label": n values}`` or ``{"image": (values, known)}``.
+            seed: the same seed gives the same rows.
+            steps: the number of steps; one network call each under the default sampler.
+            sampler: ``Ancestral()`` by default.
+            missing: whether gaps are written, in each column as often as they were seen.
+            on_step: called with (step number, state) after every step, chunk by chunk where n is
+                large.
+
+        Raises:
+            NotFittedError: if the model was not fitted.
+            DataError: for unknown columns, categories or shapes in ``given``.
+        """
+        source = self._fitted().source_
+        evidence = {} if given is None else source.given(given, n)
+        drawn = self._draw(n, evidence, seed, steps, sampler, on_step)
+        samples = source.decode(drawn, seed if missing else None)
+        return samples if given is None else source.write_given(samples, given)
+
+    def impute(self, rows: Any, draws: int = 20, *, seed: int = 0, steps: int = 100) -> Any:
+        """Fill the gaps of rows with draws from their law given all that is known.
+
+        Args:
+            rows: a frame with every column of the fitted one, or arrays; gaps are what is missing.
+            draws: how many times each row is filled.
+            seed: the same seed gives the same draws.
+            steps: the number of steps.
+
+        Returns:
+            One frame of draws x rows rows, the first column ``draw``; known cells are unchanged.
+            For arrays, arrays with a leading dimension of draws.
+        """
+        source = self._fitted().source_
+        if draws < 1:
+            raise DataError(f"Expected draws >= 1, got {draws}. Ask for at least one.")
+        source.check_rows(rows)
+        each = [source.encode(rows, seed + draw) for draw in range(draws)]
+        present = each[0].present
+        given = {
+            name: (torch.cat([e.state[name] for e in each]), torch.cat([present[name]] * draws))
+            for name in present
+        }
+        drawn = self._draw(len(next(iter(given.values()))[0]), given, seed, steps)
+        parts = {name: part.chunk(draws) for name, part in drawn.items()}
+        states = [{name: part[draw] for name, part in parts.items()} for draw in range(draws)]
+        return source.complete(rows, states, present)
+
+    @torch.no_grad()
+    def predict_proba(self, rows: Any, target: str) -> Any:
+        """Return p(target | all other entries) of every row, in one network call.
+
+        Args:
+            rows: what was fitted; the target may be left out, and is not looked at.
+            target: a category or boolean column, or a factor of one categorical site.
+
+        Returns:
+            A frame with one column per category, or an array ``(B, K)``.
+        """
+        source = self._fitted().source_
+        site = source.target(target)
+        encoded = source.encode(source.without(rows, target))
+        n = state.batch_size(encoded.state)
+        prior = self.process_.prior.sample(n, torch.Generator().manual_seed(0), self.denoiser_.like)
+        parts = self.process_.space.parts
+        x_t = state.map(_known_or, encoded.state, prior, encoded.present)
+        clock = {name: (~mask).float() for name, mask in encoded.present.items()}
+        at = (slice(None), *site.place)
+        clock[site.factor][at] = RUNNING_MAX
+        logits = self.denoiser_(x_t, {k: clock[k] for k in parts})[site.factor].posterior[at]
+        values = logits[:, : site.num_values].softmax(-1)
+        return source.probabilities(target, values.double().numpy(), rows)
+
+    def log_prob(self, rows: Any, *, num_samples: int = 64, seed: int = 0) -> Likelihood:
+        """Return a lower bound on the log-density of every row, in nats and the caller's units.
+
+        A rounded number counts as a probability, by uniform dithering; the measure of each column
+        or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network calls.
+        """
+        source = self._fitted().source_
+        generator = torch.Generator().manual_seed(seed)
+        values = []
+        for dither in range(DITHERS):
+            encoded = source.encode(rows, seed + dither)
+            observed = encoded.present
+            bound = elbo(
+                self.denoiser_,
+                encoded.state,
+                observed=None if all(bool(m.all()) for m in observed.values()) else observed,
+                num_samples=max(2, num_samples // DITHERS),
+                generator=generator,
+            )
+            values.append(bound.value + source.log_jacobian(encoded))
+        draws = torch.stack(values)
+        stderr = draws.std(0) / DITHERS**0.5
+        return Likelihood(draws.mean(0), stderr, 0.0, "lower bound", source.measure)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``model.safetensors`` and ``config.json``, atomically.
+
+        Raises:
+            CheckpointError: if the folder cannot be written to, or the process has no text form.
+        """
+        config = {
+            "model": self._arguments(),
+            "process": recipe.process_to_config(self._fitted().process_),
+            "source": self.source_.to_config(),
+        }
+        checkpoint.write(folder, self.denoiser_.network.state_dict(), config)
+
+    def _fitted(self) -> Self:
+        if not hasattr(self, "denoiser_"):
+            raise NotFittedError(
+                "Expected a fitted model, got one that was never fitted. "
+                "Call `model.fit(data)` first, or `reversal.load(folder)`."
+            )
+        return self
+
+    def _arguments(self) -> dict[str, Any]:
+        others = ("minutes", "steps", "learning_rate", "seed", "show_progress")
+        return self._architecture() | {name: getattr(self, name) for name in others}
+
+    def _architecture(self) -> dict[str, Any]:
+        names = ("hidden_features", "num_blocks", "dropout")
+        return {name: getattr(self, name) for name in names}
+
+    def _plan(self) -> Plan:
+        patience = Plan.patience if self.steps is None else 0
+        return Plan(self.steps, self.minutes, learning_rate=self.learning_rate, patience=patience)
+
+    def _draw(
+        self,
+        n: int,
+        given: Mapping[str, tuple[Tensor, Tensor]],
+        seed: int,
+        steps: int,
+        sampler: Sampler | None = None,
+        on_step: Callable[[int, Any], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Sample in chunks from one stream."""
+        if n < 0 or steps < 1:
+            raise DataError(
+                f"Expected n >= 0 and steps >= 1, got n={n} and steps={steps}. Mend what is below."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        sampler = Ancestral() if sampler is None else sampler
+        size = min(CHUNK, max(1, NUMBERS // _num_outputs(self.process_.space)))
+        chunks = []
+        for start in range(0, max(n, 1), size):
+            rows = slice(start, min(start + size, n))
+            part = {k: (_rows(v, rows, n), _rows(m, rows, n)) for k, (v, m) in given.items()}
+            chunks.append(
+                sampler.sample(
+                    self.denoiser_,
+                    rows.stop - rows.start,
+                    steps=steps,
+                    given=part or None,
+                    generator=generator,
+                    on_step=on_step,
+                )
+            )
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def load(folder: str | os.PathLike[str]) -> Model:
+    """Return the model that ``Model.save`` wrote.
+
+    Raises:
+        CheckpointError: if the run is missing, truncated, newer than this version, or changed.
+    """
+    weights, config = checkpoint.read(folder)
+    try:
+        model = Model(**config["model"])
+        process = recipe.process_from_config(config["process"])
+        model.source_ = source_from_config(config["source"], process.space)
+        with torch.random.fork_rng(devices=[]):
+            denoiser = denoiser_of(process, model._architecture())
+        denoiser.network.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"Expected a run that this version reads in {str(folder)!r}, got: {error}. "
+            f"Install the version of reversal that wrote it, or fit and save again."
+        ) from error
+    model.process_, model.denoiser_ = process, denoiser.eval()
+    return model
+
+
+def _num_outputs(space: Any) -> int:
+    """Return how many numbers an estimate has per item."""
+    parts = space.parts.values()
+    return sum(torch.Size(p.sites).numel() * getattr(p, "num_states", 3) for p in parts)
+
+
+def _rows(values: Tensor, rows: slice, n: int) -> Tensor:
+    return values[rows] if len(values) == n else values
+
+
+def _known_or(value: Tensor, prior: Tensor, known: Tensor) -> Tensor:
+    mask = known[(...,) + (None,) * (value.ndim - known.ndim)]
+    return torch.where(mask, value, prior)

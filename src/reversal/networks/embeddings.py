@@ -1,0 +1,160 @@
+r"""How a factor of a state enters a network and leaves it, site by site.
+
+A site shows its value, whether it is known, whether it is dropped, and its clock:
+
+.. math:: (1[t < 1]\, x,\; 1[t = 0],\; 1[t = 1],\; t) .
+
+A dropped site says nothing: its value is hidden, so that a marginal does not depend on the draw
+that stands there. A running time enters by a Fourier embedding, common to the sites of a factor.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+
+class FactorPort(nn.Module, ABC):
+    """The way in and out of one factor: ``num_features`` in, ``num_outputs`` out."""
+
+    num_features: int
+    num_outputs: int
+
+    @abstractmethod
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the features ``(B, num_features)`` of ``(B, *E)`` at clocks ``(B, *sites)``."""
+
+    @abstractmethod
+    def shape(self, output: Tensor) -> Tensor:
+        """Return outputs ``(B, num_outputs)`` in the shape that the factor's denoiser reads."""
+
+
+@final
+class RealPort(FactorPort):
+    """A factor of real coordinates: vectors, images, angles, rotations.
+
+    Args:
+        event_shape: E.
+        sites: what has a clock; the leading dimensions of E.
+        tangent_shape: the shape of an output.
+        periodic: whether the coordinates are angles, shown by their sine and cosine.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        sites: Sequence[int],
+        tangent_shape: Sequence[int],
+        *,
+        periodic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sites, self.tangent_shape = tuple(sites), tuple(tangent_shape)
+        self.periodic = periodic
+        num_sites = math.prod(sites)
+        self.per_site = math.prod(event_shape) // num_sites
+        self.num_features = math.prod(event_shape) * (1 + periodic) + 3 * num_sites
+        self.num_outputs = math.prod(tangent_shape)
+
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Coordinates, flags and clocks."""
+        clock = by_site(t)
+        entries = x.reshape(*clock.shape, self.per_site)
+        if self.periodic:
+            entries = torch.cat([entries.sin(), entries.cos()], -1)
+        value = entries * (clock < 1).to(x)[..., None]
+        return torch.cat([value.flatten(1), clock_features(clock)], 1)
+
+    def shape(self, output: Tensor) -> Tensor:
+        """Tangent vectors."""
+        return output.reshape(len(output), *self.tangent_shape)
+
+
+@final
+class CodePort(FactorPort):
+    """A factor of codes: one embedding table with an offset per site, one row of logits per site.
+
+    Args:
+        cardinalities: the number of values of each site, in order.
+        sites: the shape of the sites.
+        masked: whether the code ``max(cardinalities)`` is the mask.
+        width: the length of an embedding.
+
+    No site pays for the cardinality of another, in parameters or in products; the logits are padded
+    to the largest, ``(B, *sites, K)``.
+    """
+
+    offsets: Tensor
+    places: Tensor
+    limits: Tensor
+
+    def __init__(
+        self, cardinalities: Sequence[int], sites: Sequence[int], *, masked: bool, width: int = 16
+    ) -> None:
+        super().__init__()
+        self.sites, self.num_values = tuple(sites), max(cardinalities)
+        counts = torch.tensor(list(cardinalities))
+        rows = counts + masked
+        self.register_buffer("limits", counts - 1 + masked, persistent=False)
+        self.register_buffer("offsets", rows.cumsum(0) - rows, persistent=False)
+        places = torch.arange(self.num_values).expand(len(counts), -1) < counts[:, None]
+        self.register_buffer("places", places.flatten().nonzero()[:, 0], persistent=False)
+        self.table = nn.Embedding(int(rows.sum()), width)
+        self.num_features = len(counts) * (width + 3)
+        self.num_outputs = int(counts.sum())
+
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Embeddings, flags and clocks."""
+        clock = by_site(t)
+        rows = torch.minimum(by_site(x), self.limits) + self.offsets
+        value = self.table(rows) * (clock < 1).to(self.table.weight)[..., None]
+        return torch.cat([value.flatten(1), clock_features(clock).to(value)], 1)
+
+    def shape(self, output: Tensor) -> Tensor:
+        """Logits, 0 beyond a site's own values."""
+        if len(self.places) == len(self.offsets) * self.num_values:
+            return output.reshape(len(output), *self.sites, self.num_values)
+        padded = output.new_zeros(len(output), len(self.offsets) * self.num_values)
+        padded = padded.index_copy(1, self.places, output)
+        return padded.reshape(len(output), *self.sites, self.num_values)
+
+
+@final
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of the mean running time of a factor, ``(B, num_features)``.
+
+    Args:
+        num_frequencies: how many frequencies, spaced evenly in logarithm from 1 to ``highest``.
+        highest: the highest frequency, in radians per unit of time.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, num_frequencies: int = 16, highest: float = 100.0) -> None:
+        super().__init__()
+        spaced = torch.linspace(0, math.log(highest), num_frequencies).exp()
+        self.register_buffer("frequencies", spaced, persistent=False)
+        self.num_features = 2 * num_frequencies + 1
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed clocks ``(B, *sites)``; the last feature is the share of running sites."""
+        flat = by_site(t)
+        runs = ((flat > 0) & (flat < 1)).to(flat)
+        now = (flat * runs).sum(1, keepdim=True) / runs.sum(1, keepdim=True).clamp_min(1)
+        phase = now * self.frequencies
+        return torch.cat([phase.sin(), phase.cos(), runs.mean(1, keepdim=True)], 1)
+
+
+def by_site(values: Tensor) -> Tensor:
+    """Return ``(B, *sites)`` as ``(B, S)``."""
+    return values.flatten(1) if values.ndim > 1 else values[:, None]
+
+
+def clock_features(t: Tensor) -> Tensor:
+    """Return known flags, dropped flags and clocks of ``(B, S)`` clocks, ``(B, 3 S)``."""
+    return torch.cat([(t == 0).to(t), (t == 1).to(t), t], 1)

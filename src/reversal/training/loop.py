@@ -1,0 +1,251 @@
+r"""Stochastic optimization of any loss per item; it knows nothing of what is trained.
+
+.. math:: \theta \leftarrow \mathrm{AdamW}\Big(\theta,\, \eta_k \nabla_\theta \frac1B
+   \sum_{i \in \text{batch}} \ell_i(\theta)\Big), \qquad
+   \eta_k = \eta \min(1, k / k_0)\, \tfrac12 (1 + \cos \pi k / N) .
+
+What is kept are the averaged weights: those of the least held-out loss, or the last ones where
+nothing is held out. Source: Loshchilov and Hutter (2019), Algorithm 2 and eq. (14).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from reversal.errors import CapabilityError
+from reversal.training.ema import MovingAverage
+
+MEASURED = (5, 25)
+"""The steps whose mean duration turns a time budget into a number of steps."""
+DEFAULT_STEPS, LEAST_STEPS = 3000, 1000
+
+
+class Progress(NamedTuple):
+    """What training has come to.
+
+    Args:
+        step: steps done.
+        steps: steps to do; None while the rate is being measured.
+        loss: a running mean of the training loss.
+        held_out: the latest held-out loss of the averaged weights, or NaN.
+        rate: steps per second.
+    """
+
+    step: int
+    steps: int | None
+    loss: float
+    held_out: float
+    rate: float
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the remaining steps take at this rate."""
+        return math.nan if self.steps is None else (self.steps - self.step) / self.rate
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train.
+
+    Args:
+        steps: the number of steps, exact where patience is 0; it wins over ``minutes``.
+        minutes: a time budget, turned into steps after a short measurement.
+        batch_size: items per step.
+        learning_rate: the peak of its schedule.
+        weight_decay: decoupled, on matrices alone.
+        clip: the greatest norm of a gradient.
+        checks: how many times the held-out loss is read.
+        patience: how many checks without a new least loss end training; 0 for none.
+        visits: how often an item is seen at most, beyond 1000 steps, where ``steps`` is not given:
+            a bound on how much of an item can be memorized, whatever the time.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    checks: int = 40
+    patience: int = 8
+    visits: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise CapabilityError(f"Expected {name} > 0, got {value}. Give a positive budget.")
+
+    def known_steps(self, num_items: int) -> int | None:
+        """The number of steps, where no measurement is needed to tell it."""
+        default = min(DEFAULT_STEPS, self.most_steps(num_items))
+        return self.steps or (default if self.minutes is None else None)
+
+    def most_steps(self, num_items: int) -> int:
+        """The number of steps after which every item was seen ``visits`` times."""
+        return max(LEAST_STEPS, self.visits * num_items // self.batch_size)
+
+    def rate_at(self, step: int, steps: int | None) -> float:
+        """The learning rate: linear warm-up, then a cosine down to 0."""
+        warm = 100 if steps is None else max(1, min(100, steps // 10))
+        done = 0.0 if steps is None else step / steps
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.learning_rate * min(1.0, (step + 1) / warm) * fall
+
+
+@final
+@dataclass
+class Trace:
+    """What training did: steps done, and the held-out losses by step."""
+
+    steps: int = 0
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+
+
+def train(
+    module: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    num_items: int,
+    plan: Plan,
+    generator: torch.Generator,
+    validate: Callable[[], float] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Trace:
+    """Train a module in place; it ends with the best averaged weights, in evaluation mode.
+
+    Args:
+        module: what holds the parameters.
+        loss: indices ``(B,)`` of training items to losses ``(B,)``.
+        num_items: the number of training items.
+        plan: budget and optimizer.
+        generator: the order of the items.
+        validate: the held-out loss of the module as it is; it must not depend on global randomness.
+        on_progress: called after every step.
+
+    Cost: one loss and its gradient per step.
+    """
+    run = _Run(module, plan, num_items, validate)
+    batches = _batches(num_items, plan.batch_size, generator)
+    for index in batches:
+        value = run.step(loss(index).mean())
+        if on_progress is not None:
+            on_progress(run.progress(value))
+        if run.is_over():
+            break
+    return run.finish()
+
+
+def _batches(num_items: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of one size for ever: permutation after permutation of the items."""
+    queue = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(queue) < size:
+            queue = torch.cat([queue, torch.randperm(num_items, generator=generator)])
+        yield queue[:size]
+        queue = queue[size:]
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        num_items: int,
+        validate: Callable[[], float] | None,
+    ) -> None:
+        self.module, self.plan, self.validate = module.train(), plan, validate
+        self.average = MovingAverage(module)
+        self.optimizer = _optimizer(module, plan)
+        self.trace, self.steps = Trace(), plan.known_steps(num_items)
+        self.most = plan.most_steps(num_items)
+        self.best, self.least, self.stale = self.average.snapshot(), math.inf, 0
+        self.loss = self.latest = math.nan
+        self.start = self.marked = time.monotonic()
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Take one step down the gradient; return the loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate_at(self.trace.steps, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.average.parameters, self.plan.clip, foreach=True)
+        self.optimizer.step()
+        self.average.update()
+        self.trace.steps += 1
+        self._measure()
+        if self._is_due():
+            self._check()
+        return loss.detach()
+
+    def progress(self, loss: Tensor) -> Progress:
+        """Return what to show; the loss is a running mean."""
+        value = float(loss)
+        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+        elapsed = max(time.monotonic() - self.start, 1e-9)
+        rate = self.trace.steps / elapsed
+        return Progress(self.trace.steps, self.steps, self.loss, self.latest, rate)
+
+    def is_over(self) -> bool:
+        """Whether the steps are done, patience is lost, or the time is well past its budget."""
+        late = self.plan.steps is None and self.plan.minutes is not None
+        late = late and time.monotonic() - self.start > 1.1 * 60 * (self.plan.minutes or 0) + 1
+        done = self.steps is not None and self.trace.steps >= self.steps
+        return late or done or (0 < self.plan.patience <= self.stale)
+
+    def finish(self) -> Trace:
+        """Install the best averaged weights."""
+        if self.validate is None:
+            self.trace.best_step, self.best = self.trace.steps, self.average.snapshot()
+        self.average.install(self.best)
+        self.module.eval()
+        return self.trace
+
+    def _measure(self) -> None:
+        """Turn the time budget into a number of steps."""
+        first, last = MEASURED
+        if self.trace.steps == first:
+            self.marked = time.monotonic()
+        if self.steps is None and self.trace.steps == last:
+            seconds = max((time.monotonic() - self.marked) / (last - first), 1e-6)
+            budget = 60 * (self.plan.minutes or 0) - (time.monotonic() - self.start)
+            self.steps = min(self.most, last + max(1, int(budget / (1.03 * seconds))))
+
+    def _is_due(self) -> bool:
+        if self.validate is None or self.steps is None:
+            return False
+        every = max(25, self.steps // self.plan.checks)
+        return self.trace.steps % every == 0 or self.trace.steps == self.steps
+
+    def _check(self) -> None:
+        """Read the held-out loss of the averaged weights, and keep them if it is the least."""
+        with self.average.applied(), torch.no_grad():
+            self.module.eval()
+            self.latest = self.validate() if self.validate else math.nan
+            self.module.train()
+        self.trace.held_out.append((self.trace.steps, self.latest))
+        self.stale += 1
+        if self.latest < self.least:
+            self.least, self.stale, self.best = self.latest, 0, self.average.snapshot()
+            self.trace.best_step = self.trace.steps
+
+
+def _optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW with decay on matrices, none on biases, gains and embeddings of one row per code."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)

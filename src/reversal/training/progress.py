@@ -1,0 +1,67 @@
+"""How training shows itself: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from reversal.training.loop import Progress
+
+SECONDS = 10.0
+Show = Callable[[Progress], None]
+
+
+@contextmanager
+def shown(is_wanted: bool, stream: TextIO | None = None) -> Iterator[Show | None]:
+    """Yield what shows progress on a stream (standard error by default), or None."""
+    out: Any = sys.stderr if stream is None else stream
+    if not is_wanted:
+        yield None
+    elif out.isatty():
+        with _bar(out) as show:
+            yield show
+    else:
+        yield _lines(out)
+
+
+def describe(at: Progress) -> str:
+    """Return a line: step, rate, loss, held-out loss, time left."""
+    steps = "?" if at.steps is None else str(at.steps)
+    words = [f"step {at.step}/{steps}", f"{at.rate:.0f} steps/s", f"loss {at.loss:.4g}"]
+    if not math.isnan(at.held_out):
+        words.append(f"held-out {at.held_out:.4g}")
+    if not math.isnan(at.seconds_left):
+        words.append(f"{at.seconds_left:.0f} s left")
+    return ", ".join(words)
+
+
+def _lines(stream: TextIO) -> Show:
+    last = time.monotonic()
+
+    def show(at: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS or at.step == at.steps:
+            last = time.monotonic()
+            print(describe(at), file=stream, flush=True)
+
+    return show
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns: Any = (BarColumn(), TextColumn("{task.description}"))
+    with Bars(*columns, console=Console(file=stream), transient=True) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def show(at: Progress) -> None:
+            bars.update(task, completed=at.step, total=at.steps, description=describe(at))
+
+        yield show

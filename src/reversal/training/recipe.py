@@ -1,0 +1,74 @@
+"""Processes as plain JSON types, so that a run says what it was trained under."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from reversal import schedules
+from reversal.core import Path, Space
+from reversal.errors import CheckpointError, listed
+from reversal.processes import Brownian, Gaussian, Independent, Mask, Uniform
+from reversal.spaces import SO3, Categorical, Euclidean, Torus
+
+SPACES: dict[str, type[Any]] = {s.__name__: s for s in (Euclidean, Categorical, Torus, SO3)}
+PROCESSES: dict[str, type[Any]] = {p.__name__: p for p in (Gaussian, Mask, Uniform, Brownian)}
+
+
+def process_to_config(process: Path) -> dict[str, Any]:
+    """Return plain JSON types from which `process_from_config` rebuilds a process.
+
+    Raises:
+        CheckpointError: if the process has none.
+    """
+    parts: Any = process.parts
+    if isinstance(process, Independent):
+        factors = {name: process_to_config(part) for name, part in parts.items()}
+        return {"type": "Independent", "factors": factors}
+    kind = type(process).__name__
+    if kind not in PROCESSES:
+        raise CheckpointError(
+            f"Expected a process among {listed(PROCESSES)} to save, got {kind}, which has no text "
+            f"form. Save the weights of `model.denoiser_` on their own."
+        )
+    schedule: Any = process.schedule  # pyright: ignore[reportAttributeAccessIssue]
+    return {
+        "type": kind,
+        "space": _space_to_config(process.space),
+        "schedule": {"type": type(schedule).__name__, **asdict(schedule)},
+    }
+
+
+def process_from_config(config: dict[str, Any]) -> Any:
+    """Return the process that `process_to_config` described.
+
+    Raises:
+        CheckpointError: if it names what this version does not know.
+    """
+    if config["type"] == "Independent":
+        return Independent({k: process_from_config(p) for k, p in config["factors"].items()})
+    fields = dict(config["schedule"])
+    schedule = _known(vars(schedules), fields.pop("type"))(**fields)
+    return _known(PROCESSES, config["type"])(_space_from_config(config["space"]), schedule)
+
+
+def _space_to_config(space: Space) -> dict[str, Any]:
+    shape: Any = space.sites
+    if isinstance(space, Categorical):
+        shape = space.cardinalities or (space.num_values, *space.sites)
+    packed = isinstance(space, Categorical) and space.cardinalities is not None
+    return {"type": type(space).__name__, "shape": list(shape), "packed": packed}
+
+
+def _space_from_config(config: dict[str, Any]) -> Space:
+    kind, shape = _known(SPACES, config["type"]), config["shape"]
+    return kind(tuple(shape)) if config["packed"] else kind(*shape)
+
+
+def _known(names: Any, name: str) -> Any:
+    if name not in names:
+        raise CheckpointError(
+            f"Expected a run with parts that this version knows, got {name!r}. "
+            f"Install the version of reversal that wrote it."
+        )
+    return names[name]

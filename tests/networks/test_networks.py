@@ -1,0 +1,116 @@
+"""What a network is shown and what it may depend on."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from reversal.networks import CodePort, RealPort, ResidualMLP, TimeEmbedding
+
+
+def network() -> ResidualMLP:
+    """A small network on R^(3) x (2, 5, 3 states) x SO(3), with weights that are not zero."""
+    ports = {
+        "real": RealPort((3,), (3,), (3,)),
+        "code": CodePort((2, 5, 3), (3,), masked=True),
+        "pose": RealPort((3, 3), (), (3,)),
+    }
+    net = ResidualMLP(ports, hidden_features=16, num_blocks=2, dropout=0.5)
+    for head in net.heads:
+        torch.nn.init.normal_(head.weight)
+    return net.eval()
+
+
+def states(n: int = 6) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "real": torch.randn(n, 3, generator=generator),
+        "code": torch.randint(0, 2, (n, 3), generator=generator),
+        "pose": torch.randn(n, 3, 3, generator=generator),
+    }
+
+
+def clocks(n: int = 6) -> dict[str, torch.Tensor]:
+    return {"real": torch.full((n, 3), 0.3), "code": torch.full((n, 3), 0.6),
+            "pose": torch.full((n,), 0.2)}  # fmt: skip
+
+
+def test_a_dropped_site_says_nothing(global_seed):
+    net, x, t = network(), states(), clocks()
+    t["real"][:, 1], t["code"][:, 2], t["pose"][:] = 1.0, 1.0, 1.0
+    y = {name: part.clone() for name, part in x.items()}
+    y["real"][:, 1] += 5.0
+    y["code"][:, 2] = 3
+    y["pose"] += 1.0
+    first, second = net(x, t), net(y, t)
+    assert all(torch.equal(first[name], second[name]) for name in x)
+    y["real"][:, 0] += 1.0
+    assert not torch.equal(net(y, t)["code"], first["code"])
+
+
+def test_known_running_and_dropped_are_told_apart(global_seed):
+    net, x = network(), states()
+    outputs = []
+    for at in (0.0, 2.0**-20, 1 - 2.0**-20, 1.0):
+        t = clocks()
+        t["real"][:, 0] = at
+        outputs.append(net(x, t)["code"])
+    assert all(not torch.equal(a, b) for a, b in pairwise(outputs))
+
+
+def test_an_item_does_not_depend_on_its_batch(global_seed):
+    net, x, t = network().double(), states(), clocks()
+    x = {name: part.double() if part.is_floating_point() else part for name, part in x.items()}
+    whole = net(x, t)
+    alone = net({k: v[2:3] for k, v in x.items()}, {k: v[2:3] for k, v in t.items()})
+    for name in x:
+        torch.testing.assert_close(alone[name], whole[name][2:3], rtol=0, atol=1e-12)
+
+
+def test_codes_of_two_sites_share_no_row_and_no_logit(global_seed):
+    """A change of site j's code by one row of the table moves the features of site j alone."""
+    port = CodePort((2, 5, 3), (3,), masked=True, width=4)
+    assert port.table.num_embeddings == 3 + 6 + 4
+    assert port.num_outputs == 10
+    t = torch.full((1, 3), 0.5)
+    mask = torch.full((1, 3), 5)
+    base = port.features(mask, t)
+    seen = set()
+    for site, cardinality in enumerate((2, 5, 3)):
+        for code in range(cardinality):
+            x = mask.clone()
+            x[0, site] = code
+            moved = (port.features(x, t) != base).reshape(-1)[:12].reshape(3, 4).any(1)
+            assert moved.tolist() == [other == site for other in range(3)]
+            seen.add(tuple(port.features(x, t).tolist()[0]))
+    assert len(seen) == 10
+    logits = port.shape(torch.arange(1.0, 11.0)[None])
+    assert logits[0].tolist() == [[1, 2, 0, 0, 0], [3, 4, 5, 6, 7], [8, 9, 10, 0, 0]]
+
+
+def test_angles_are_shown_without_a_seam(global_seed):
+    port = RealPort((2,), (2,), (2,), periodic=True)
+    x, t = torch.tensor([[3.0, -1.0]]), torch.full((1, 2), 0.4)
+    shifted = port.features(x + 2 * torch.pi, t)
+    torch.testing.assert_close(shifted, port.features(x, t), rtol=0, atol=1e-5)
+    assert not torch.allclose(port.features(x + torch.pi, t), port.features(x, t))
+
+
+def test_the_time_embedding_reads_running_sites_alone():
+    embed = TimeEmbedding()
+    running = embed(torch.tensor([[0.3, 0.3, 0.3]]))
+    mixed = embed(torch.tensor([[0.0, 0.3, 1.0]]))
+    torch.testing.assert_close(mixed[:, :-1], running[:, :-1])
+    assert mixed[0, -1] == pytest.approx(1 / 3)
+    assert embed(torch.zeros(2, 3)).isfinite().all()
+
+
+def test_a_new_network_predicts_zero(global_seed):
+    """Then the preconditioned estimate is the best linear one, and every posterior is uniform."""
+    ports = {"real": RealPort((3,), (3,), (3,)), "code": CodePort((4,), (), masked=True)}
+    net = ResidualMLP(ports, hidden_features=8, num_blocks=1)
+    out = net(
+        {"real": torch.randn(2, 3), "code": torch.tensor([0, 4])},
+        {"real": torch.full((2, 3), 0.5), "code": torch.full((2,), 0.5)},
+    )
+    assert all(not part.any() for part in out.values())
