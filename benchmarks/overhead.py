@@ -110,15 +110,20 @@ def main() -> None:
     """Print microseconds per step and ratios, with the spread over the rounds."""
     torch.set_num_threads(1)
     x = torch.randn(BATCH, 2, generator=generator)
-    print(f"{date.today()}, {platform.machine()}, torch {torch.__version__}, 1 thread, "
-          f"{BATCH} x 2, {STEPS} steps, {ROUNDS} rounds of {REPEATS}")  # fmt: skip
+    print(
+        f"{date.today()}, {platform.machine()}, torch {torch.__version__}, 1 thread, "
+        f"{BATCH} x 2, {STEPS} steps, {ROUNDS} rounds of {REPEATS}"
+    )
     print(f"{'sampler':26} {'hand us':>8} {'ours us':>8} {'ratio':>6}   spread of the ratio")
     for name, ours, hand in ROWS:
         pairs = [(seconds(hand, x), seconds(ours, x)) for _ in range(ROUNDS)]
         ratios = [b / a for a, b in pairs]
         best_hand, best_ours = (min(column) / STEPS * 1e6 for column in zip(*pairs, strict=True))
-        print(f"{name:26} {best_hand:8.1f} {best_ours:8.1f} {best_ours / best_hand:6.2f}   "
-              f"{min(ratios):.2f} .. {max(ratios):.2f}, median {statistics.median(ratios):.2f}")  # fmt: skip
+        median = statistics.median(ratios)
+        print(
+            f"{name:26} {best_hand:8.1f} {best_ours:8.1f} {best_ours / best_hand:6.2f}   "
+            f"{min(ratios):.2f} .. {max(ratios):.2f}, median {median:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""``reversal fit``: a table in, a run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reversal.cli import preflight
+from reversal.cli.console import in_a_sentence, say, stage
+from reversal.cli.options import Seed
+
+Table = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes",
+        metavar="M",
+        min=0.001,
+        help="How long to train; 3,000 steps by default.",
+    ),
+]
+
+
+@in_a_sentence
+def fit(file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0) -> None:
+    """Learn the law of a table: numbers, categories, gaps and all.
+
+    Example: reversal fit penguins.csv --out run --minutes 1
+    """
+    preflight.run_to_write(out)
+    from reversal.data import frames
+    from reversal.model import Model
+
+    frame = frames.read(file)
+    with stage(f"fitted {file.name}"):
+        model = Model(minutes=minutes, seed=seed).fit(frame)
+    model.save(out)
+    say(f"  saved in {out}")

@@ -1,0 +1,35 @@
+"""``reversal impute``: a table with gaps in, several filled tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reversal.cli import preflight
+from reversal.cli.console import in_a_sentence, stage
+from reversal.cli.options import OutTable, Run, Seed
+
+Table = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The table with gaps: .csv or .parquet.")
+]
+Draws = Annotated[int, typer.Option("--draws", metavar="D", min=1, help="How often to fill it.")]
+
+
+@in_a_sentence
+def impute(run: Run, file: Table, out: OutTable, draws: Draws = 20, seed: Seed = 0) -> None:
+    """Fill the gaps of a table, several times.
+
+    The draws differ by what is not known. The result has D times the rows and a first column
+    `draw`; what was known stays as it was.
+
+    Example: reversal impute run penguins.csv --draws 20 --out filled.csv
+    """
+    preflight.table_to_write(out)
+    from reversal.data import frames
+
+    rows = frames.read(file)
+    model = preflight.table_run(run)
+    with stage(f"filled {len(rows):,} rows {draws} times into {out}", "imputing"):
+        frames.write(model.impute(rows, draws=draws, seed=seed), out)

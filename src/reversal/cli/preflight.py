@@ -1,0 +1,108 @@
+"""What is looked at before any work starts: can the results be written?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reversal.data.frames import WRITERS, DataError
+
+if TYPE_CHECKING:
+    from reversal.model import Model
+
+MARK = "config.json"  # the file by which a folder is known as a run
+
+
+def table_to_write(path: Path) -> Path:
+    """Return a path to which a table can be written.
+
+    Raises:
+        DataError: if its extension is unknown, it is a folder, or its folder cannot be written to.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(
+            f"Expected a file to write that ends in {' or '.join(WRITERS)}, got {path.name!r}. "
+            "Choose such an extension."
+        )
+    if path.is_dir():
+        raise DataError(
+            f"Expected a file to write, got the folder {str(path)!r}. Name a file in it."
+        )
+    return _in_writable_folder(path)
+
+
+def run_to_write(path: Path) -> Path:
+    """Return a path to which a run can be saved: a new folder, an empty one, or an older run.
+
+    Raises:
+        DataError: if something else stands there, or the place cannot be written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise DataError(
+            f"Expected a folder for the run, got the file {str(path)!r}. Choose another name."
+        )
+    if path.is_dir() and any(path.iterdir()) and not (path / MARK).is_file():
+        raise DataError(
+            f"Expected a new folder or an older run, got {str(path)!r}, which holds other files. "
+            "Choose another name, so that nothing is overwritten."
+        )
+    return _in_writable_folder(path)
+
+
+def folder_to_write(path: Path) -> Path:
+    """Return a folder in which files can be made; it is made where there is none.
+
+    Raises:
+        DataError: if it is a file, or cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Expected a folder to write to, got {str(path)!r}: {error.strerror}. Choose another."
+        ) from error
+    _try_to_write(path)
+    return path
+
+
+def table_run(run: Path) -> Model:
+    """Return the model of a run that was fitted to a table.
+
+    Raises:
+        CheckpointError: if there is no run, or it is damaged.
+        DataError: if it was fitted to arrays, which no table holds.
+    """
+    from reversal.data.rows import TableSource
+    from reversal.model import load
+
+    model = load(run)
+    if not isinstance(model.source_, TableSource):
+        raise DataError(
+            f"Expected a run that was fitted to a table, got one of arrays in {str(run)!r}. "
+            "Sample it in Python: `reversal.load(folder).sample(n)`."
+        )
+    return model
+
+
+def _in_writable_folder(path: Path) -> Path:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise DataError(
+            f"Expected a folder that exists for {str(path)!r}, found none at {str(folder)!r}. "
+            "Make it, or choose another."
+        )
+    _try_to_write(folder)
+    return path
+
+
+def _try_to_write(folder: Path) -> None:
+    """Make a file without a name in a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"Expected a folder that can be written to, got {str(folder)!r}: {error.strerror}. "
+            "Choose another, or change its permissions."
+        ) from error
