@@ -102,7 +102,8 @@ def elbo(
     eps = (LAST_TIME if real else 0.0) if last_time is None else last_time
     bound = _Bound(denoiser, x, cond, question, generator, eps, last)
     draws = torch.stack([bound.draw(k, num_samples) for k in range(num_samples)])
-    spread_ = draws.std(0) if num_samples > 1 else torch.full_like(draws[0], torch.inf)
+    one = num_samples < 2 or draws.numel() == 0
+    spread_ = torch.full_like(draws[0], torch.inf) if one else draws.std(0)
     return Likelihood(
         draws.mean(0),
         spread_ / num_samples**0.5,

@@ -155,13 +155,24 @@ class Model:
         source.check_rows(rows)
         each = [source.encode(rows, seed + draw) for draw in range(draws)]
         present = each[0].present
+        gaps = torch.stack([~m[..., None].flatten(1).all(1) for m in present.values()]).any(0)
+        index = gaps.nonzero().squeeze(1)
         given = {
-            name: (torch.cat([e.state[name] for e in each]), torch.cat([present[name]] * draws))
-            for name in present
+            name: (
+                torch.cat([e.state[name][index] for e in each]),
+                mask[index].repeat(draws, *ones),
+            )
+            for name, mask in present.items()
+            for ones in ([1] * (mask.ndim - 1),)
         }
-        drawn = self._draw(len(next(iter(given.values()))[0]), given, seed, steps)
-        parts = {name: part.chunk(draws) for name, part in drawn.items()}
-        states = [{name: part[draw] for name, part in parts.items()} for draw in range(draws)]
+        drawn = self._draw(draws * len(index), given, seed, steps)
+        states = [
+            {
+                name: part.index_copy(0, index, drawn[name][k * len(index) :][: len(index)])
+                for name, part in encoded.state.items()
+            }
+            for k, encoded in enumerate(each)
+        ]
         return source.complete(rows, states, present)
 
     @torch.no_grad()
