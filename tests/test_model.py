@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import reversal as rv
-from reversal.data.frames import DataError
 from reversal.datasets import penguins
+from reversal.errors import DataError
 
 N = 400
 TINY = {"hidden_features": 16, "num_blocks": 1, "show_progress": False}

@@ -17,6 +17,7 @@ from reversal.errors import (
     CapabilityError,
     CheckpointError,
     ClockError,
+    DataError,
     NotFittedError,
     ReversalError,
     SpaceError,
@@ -74,7 +75,7 @@ __all__ = [
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
     "Model", "load",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
-    "ReversalError", "SpaceError", "ClockError", "CapabilityError",
+    "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
     "NotFittedError", "CheckpointError",
 ]  # fmt: skip
 

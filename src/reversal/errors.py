@@ -11,6 +11,10 @@ class SpaceError(ReversalError, ValueError):
     """A state does not lie in the space it is said to lie in: shape, dtype, value or name."""
 
 
+class DataError(ReversalError, ValueError):
+    """A table, file or array cannot be read as data, or does not fit what was fitted."""
+
+
 class ClockError(ReversalError, ValueError):
     """A time lies outside [0, 1], has the wrong shape, or asks what the clock law never trained."""
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from reversal import state
 from reversal.core import Path, Sampler, Space
-from reversal.data.frames import DataError, read
+from reversal.data.frames import read
 from reversal.data.opening import opened, source_from_config
-from reversal.errors import CheckpointError, NotFittedError
+from reversal.errors import CheckpointError, DataError, NotFittedError
 from reversal.grids import RUNNING_MAX
 from reversal.likelihood import Likelihood, elbo
 from reversal.samplers import Ancestral

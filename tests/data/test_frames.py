@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from reversal.data import DataError, read, write
+from reversal.data import read, write
+from reversal.errors import DataError
 from reversal.datasets import penguins
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from reversal.data import DataError, ImageCodec, grid, write_png
+from reversal.data import ImageCodec, grid, write_png
+from reversal.errors import DataError
 
 
 def images(shape, dtype, seed=0):

@@ -8,7 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from reversal.data import DataError, TableCodec
+from reversal.data import TableCodec
+from reversal.errors import DataError
 from reversal.datasets import penguins
 
 

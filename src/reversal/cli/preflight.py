@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reversal.data.frames import WRITERS, DataError
+from reversal.data.frames import WRITERS
+from reversal.errors import DataError
 
 if TYPE_CHECKING:
     from reversal.model import Model

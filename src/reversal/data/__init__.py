@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reversal.data.frames import DataError, read, write
+    from reversal.data.frames import read, write
     from reversal.data.image import ImageCodec, grid, write_png
     from reversal.data.table import TableCodec
 
-__all__ = ["TableCodec", "ImageCodec", "read", "write", "grid", "write_png", "DataError"]
+__all__ = ["TableCodec", "ImageCodec", "read", "write", "grid", "write_png"]
 
 _HOMES = {
     "TableCodec": "table",
@@ -23,7 +23,6 @@ _HOMES = {
     "write_png": "image",
     "read": "frames",
     "write": "frames",
-    "DataError": "frames",
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reversal.data.frames import DataError
+from reversal.errors import DataError
 
 LARGEST = 1e300  # R and C write a missing number as 1.8e308
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from reversal.data.frames import DataError
+from reversal.errors import DataError
 
 
 @dataclass(frozen=True)

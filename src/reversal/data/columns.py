@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from reversal.data.arrays import flat, is_plain, is_text, plain
 from reversal.data.column import Column
-from reversal.data.frames import DataError, near
+from reversal.data.frames import near
 from reversal.data.numeric import Integer, Real
+from reversal.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
-from reversal.data.frames import DataError
-from reversal.errors import listed
+from reversal.errors import DataError, listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,14 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from reversal.errors import ReversalError
+from reversal.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-class DataError(ReversalError, ValueError):
-    """A table, a file or an image set is not what it is said to be; the message names the place."""
 
 
 def near(word: str, options: Iterable[str]) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reversal.data.frames import DataError, replacing
+from reversal.data.frames import replacing
+from reversal.errors import DataError
 
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray + alpha, RGB, RGBA (PNG, 11.2.1)
 

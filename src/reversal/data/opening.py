@@ -9,12 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from reversal.core import Capability, Path
-from reversal.data.frames import DataError
 from reversal.data.rows import TableSource
 from reversal.data.source import Source
 from reversal.data.states import StateSource
 from reversal.data.table import TableCodec
-from reversal.errors import CapabilityError, SpaceError
+from reversal.errors import CapabilityError, DataError, SpaceError
 from reversal.processes import Brownian, Gaussian, Independent, Mask
 from reversal.schedules import Cosine
 from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus

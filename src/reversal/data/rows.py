@@ -17,9 +17,10 @@ from torch import Tensor
 
 from reversal.data.columns import Category, Discrete
 from reversal.data.forms import form_class, to_table
-from reversal.data.frames import DataError, near
+from reversal.data.frames import near
 from reversal.data.source import Encoded, Source, State, Target
 from reversal.data.table import TableCodec
+from reversal.errors import DataError
 from reversal.spaces import Categorical, Euclidean, Product
 
 WIDE = 256

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reversal.data.frames import DataError, near
+from reversal.data.frames import near
 from reversal.data.source import Encoded, Source, State, Target, required
-from reversal.errors import listed
+from reversal.errors import DataError, listed
 from reversal.spaces import Categorical, Euclidean, Product
 
 

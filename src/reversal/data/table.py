@@ -24,10 +24,10 @@ from torch import Tensor
 from reversal.data.arrays import flat
 from reversal.data.columns import Column, Discrete, column_from_config, infer
 from reversal.data.forms import Form, form_class, form_from_config, to_table
-from reversal.data.frames import DataError, near
+from reversal.data.frames import near
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
-from reversal.errors import listed
+from reversal.errors import DataError, listed
 
 VERSION = 1
 

@@ -9,22 +9,20 @@ place of x_0 on R^d and, in the tangent, on manifolds: order 1, exact for a poin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
 from torch import Tensor
 
-from reversal import state
-from reversal.core import Capability, Denoiser, Path, Sampler
+from reversal.core import Capability, Path
 from reversal.errors import CapabilityError
 from reversal.noise import Randomness
 from reversal.samplers.needs import require
-from reversal.state import Tree
+from reversal.samplers.one_call import OneCall
 
 
 @final
 @dataclass(frozen=True)
-class Ancestral(Sampler):
+class Ancestral(OneCall):
     """One call per step: DDPM at ``eta`` 1, DDIM at ``eta`` 0, exact unmasking on tokens.
 
     Args:
@@ -53,22 +51,8 @@ class Ancestral(Sampler):
                 f"to scale. Use Ancestral(), or Euler(churn=...) for more or fewer jumps."
             )
 
-    def advance(
-        self,
-        denoiser: Denoiser,
-        x_t: Any,
-        t: Any,
-        s: Any,
-        cond: Any,
-        stop: Tree,
-        generator: Randomness,
-    ) -> Any:
-        """Draw every factor from its bridge."""
-        estimate = denoiser(x_t, t, cond)
-        move = partial(self._move, generator)
-        return state.map(move, denoiser.process.parts, x_t, t, s, estimate)
-
-    def _move(
+    def move(
         self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
     ) -> Tensor:
+        """Draw the factor from its bridge."""
         return path.ancestor(x_t, t, s, estimate, self.eta).sample(generator)

@@ -11,24 +11,23 @@ integrated over the step. At churn 0 a diffusion follows its velocity,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from reversal import noise, state
-from reversal.core import Capability, Denoiser, Kind, Leap, Path, Sampler
+from reversal.core import Capability, Kind, Leap, Path
 from reversal.errors import CapabilityError
 from reversal.grids import Tick
 from reversal.noise import Randomness
 from reversal.samplers.needs import require
-from reversal.state import Tree
+from reversal.samplers.one_call import OneCall
 
 
 @final
 @dataclass(frozen=True)
-class Euler(Sampler):
+class Euler(OneCall):
     """One call per step; weak order 1, on every space and every product.
 
     Args:
@@ -52,24 +51,10 @@ class Euler(Sampler):
         needed = {Capability.GENERATOR} | ({Capability.VELOCITY} if self.churn == 0 else set())
         require(self, path, needed, "Use Euler(churn=0) for a path, Ancestral() for a chain.")
 
-    def advance(
-        self,
-        denoiser: Denoiser,
-        x_t: Any,
-        t: Any,
-        s: Any,
-        cond: Any,
-        stop: Tree,
-        generator: Randomness,
-    ) -> Any:
-        """Move every factor by the one estimate."""
-        estimate = denoiser(x_t, t, cond)
-        move = partial(self._move, generator)
-        return state.map(move, denoiser.process.parts, x_t, t, s, estimate)
-
-    def _move(
+    def move(
         self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
     ) -> Tensor:
+        """Leap, walk or follow the velocity; take the bridge at the ends."""
         ends = needs_bridge(path, t, s, starts=self.churn > 0 or not path.space.is_real)
         if ends is True:
             return path.ancestor(x_t, t, s, estimate).sample(generator)
