@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from reversal.data import read, write
-from reversal.errors import DataError
 from reversal.datasets import penguins
+from reversal.errors import DataError
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from reversal.data import TableCodec
-from reversal.errors import DataError
 from reversal.datasets import penguins
+from reversal.errors import DataError
 
 
 @pytest.mark.parametrize(
