@@ -64,6 +64,10 @@ class OnGrid(Times):
 
     steps: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ClockError(f"Expected a number of grid steps >= 1, got {self.steps}. Give T.")
+
     def sample(self, n: int, like: Tensor, generator: Randomness = None) -> Tensor:
         """Draw n grid times."""
         spread = LowDiscrepancy().sample(n, like, generator)
@@ -143,6 +147,9 @@ class FactorClocks(ClockLaw):
     dropped: float = 0.1
     times: Times = LowDiscrepancy()
 
+    def __post_init__(self) -> None:
+        _check_shares(self, 1)
+
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw one time per factor; at least one factor runs where any could."""
         parts = space.parts if isinstance(space.parts, Mapping) else {"": space}
@@ -206,6 +213,9 @@ class SiteClocks(ClockLaw):
     times: Times = LowDiscrepancy()
     common: bool = True
 
+    def __post_init__(self) -> None:
+        _check_shares(self, 2)
+
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw the running times and the pattern of stopped sites."""
         share_known = self._share(self.known, n, like, generator)
@@ -258,6 +268,12 @@ class MixedClocks(ClockLaw):
 
     def __init__(self, laws: Sequence[tuple[ClockLaw, float]]) -> None:
         self.laws = tuple(laws)
+        sound = all(isinstance(law, ClockLaw) and weight > 0 for law, weight in self.laws)
+        if not self.laws or not sound:
+            raise ClockError(
+                f"Expected pairs of a clock law and a positive weight, got {laws!r}. Write "
+                f"MixedClocks([(SiteClocks(), 0.6), (FactorClocks(), 0.4)])."
+            )
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw from each law, then choose item by item."""
@@ -312,6 +328,16 @@ class AnyClock(ClockLaw):
     def show(self, space: Space, t: Any, n: int, like: Tensor) -> Any:
         """The clocks as they are."""
         return state.map(lambda at: tensor(at, n, like), t)
+
+
+def _check_shares(law: FactorClocks | SiteClocks, most: float) -> None:
+    """Raise unless known and dropped are probabilities, with a sum of at most ``most``."""
+    known, dropped = law.known, law.dropped
+    if not (0 <= known <= 1 and 0 <= dropped <= 1 and known + dropped <= most):
+        raise ClockError(
+            f"Expected known and dropped to be probabilities with a sum of at most {most:g}, got "
+            f"{known} and {dropped}. Give e.g. known=0.25, dropped=0.1."
+        )
 
 
 def tensor(t: Any, n: int, like: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from reversal.estimates import Estimate, JointEstimate, Kind
 from reversal.generators import DenseJumps, Generator, Jumps, Leap
 from reversal.grids import Time
 from reversal.noise import Randomness
-from reversal.questions import ask
+from reversal.questions import ask, check_counts
 from reversal.space import Space
 from reversal.state import State, Tree
 
@@ -231,7 +231,7 @@ class Sampler(ABC):
         if stop is None:
             return x_s
         parts = denoiser.process.space.parts
-        return state.map(_held, parts, stop, x_t, x_s)
+        return state.map(_held, parts, state.complete(stop, parts), x_t, x_s)
 
     @final
     @torch.no_grad()
@@ -269,16 +269,17 @@ class Sampler(ABC):
         """
         path = denoiser.process
         state.map(self.check, path.parts)
+        check_counts(n, steps)
         like = denoiser.like
         if x_1 is not None:
-            path.noisy_space.check(x_1, "x_1")
+            path.noisy_space.check(x_1, "x_1", n)
         question = ask(path.space, n, given, dropped, like)
         denoiser.clocks.refuse(path.space, question)
-        first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
-        x = question.start(path.space, first, x_1)
         ticks = question.ticks(
             path.space, denoiser.clocks.grid(path, steps) if grid is None else grid
         )
+        first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
+        x = question.start(path.space, first, x_1)
         for k, (t, s) in enumerate(pairwise(ticks)):
             x = self.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:

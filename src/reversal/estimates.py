@@ -37,7 +37,17 @@ class Estimate:
     __slots__ = ("kind", "path", "t", "value", "x_t")
 
     def __init__(self, path: Path, x_t: Tensor, t: Any, kind: Kind, value: Tensor) -> None:
-        self.path, self.x_t, self.t, self.kind, self.value = path, x_t, t, kind, value
+        put = object.__setattr__
+        put(self, "path", path)
+        put(self, "x_t", x_t)
+        put(self, "t", t)
+        put(self, "kind", kind)
+        put(self, "value", value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(
+            f"Expected no change of an estimate, got {name} = .... Make a new one."
+        )
 
     def to(self, kind: Any) -> Estimate:
         """Convert by the path's directed table; ``kind`` is a ``Kind`` or has one."""
@@ -90,6 +100,10 @@ class JointEstimate(Mapping[str, Estimate]):
 
     def __len__(self) -> int:
         return len(self.parts)
+
+    def to(self, kind: Any) -> JointEstimate:
+        """Convert every factor."""
+        return JointEstimate({name: part.to(kind) for name, part in self.parts.items()})
 
     def __getattr__(self, kind: str) -> dict[str, Tensor]:
         if kind not in Kind.__members__.values():

@@ -173,7 +173,7 @@ class Generator:
         (2024), the conditional form of Phi; Lou et al. (2024), eq. (5).
         """
         if self.jumps is not None:
-            into = self.jumps.into
+            into = self.jumps.into.to(score.dtype)
             ratio = target.exp()
             shift = torch.where(ratio > 0, ratio * (target - score), 0.0)
             return torch.where(into > 0, into * (score.exp() - ratio + shift), 0.0).sum(-1)
@@ -190,10 +190,11 @@ class Generator:
 
 
 def _reversed_rates(jumps: Jumps, score: Tensor, churn: float) -> Tensor:
-    into = jumps.into
+    into = jumps.into.to(score.dtype)
     back = torch.where(into > 0, into * score.exp(), 0.0)
     if churn == 1:
         return back
+    rates = jumps.rates.to(score.dtype)
     if churn > 1:
-        return back + (churn**2 - 1) / 2 * (jumps.rates + back)
-    return (back - jumps.rates).clamp_min(0) + churn**2 * torch.minimum(back, jumps.rates)
+        return back + (churn**2 - 1) / 2 * (rates + back)
+    return (back - rates).clamp_min(0) + churn**2 * torch.minimum(back, rates)

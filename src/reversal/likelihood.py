@@ -25,7 +25,7 @@ from torch import Tensor
 from reversal import noise, state
 from reversal.clocks import spread
 from reversal.core import Capability, Denoiser, Kind
-from reversal.errors import CapabilityError
+from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
 from reversal.questions import Question, ask
 from reversal.state import State, Tree
@@ -92,7 +92,7 @@ def elbo(
         CapabilityError: if the path has no generator or no prior.
         ClockError: if the question lies outside the clock law.
 
-    Cost: num_samples + 1 calls on finite spaces, 2 num_samples elsewhere.
+    Cost: num_samples calls on finite spaces, 2 num_samples elsewhere.
     """
     path = denoiser.process
     path.space.check(x, "x")
@@ -100,6 +100,11 @@ def elbo(
     question = _question(denoiser, x, given, observed)
     real = any(part.space.is_real for part in state.leaves(path.parts))
     eps = (LAST_TIME if real else 0.0) if last_time is None else last_time
+    if num_samples < 1 or not (0 < eps < 1 or (eps == 0 and not real)):
+        raise ClockError(
+            f"Expected num_samples >= 1 and a last time in (0, 1), or 0 on finite spaces, got "
+            f"{num_samples} and {eps}. Leave last_time=None for the default."
+        )
     bound = _Bound(denoiser, x, cond, question, generator, eps, last)
     draws = torch.stack([bound.draw(k, num_samples) for k in range(num_samples)])
     one = num_samples < 2 or draws.numel() == 0

@@ -95,14 +95,14 @@ class Score(Parametrization):
         return x_t
 
     def estimate(self, path: Path, x_t: Tensor, t: Any, output: Tensor) -> Estimate:
-        """The output itself."""
-        return Estimate(path, x_t, t, Kind.SCORE, output)
+        """The output itself, -inf beyond a site's own values."""
+        return Estimate(path, x_t, t, Kind.SCORE, _within(path.space, output))
 
     def loss(self, path: Any, kernel: Kernel, output: Tensor, x_t: Tensor, t: Any) -> Tensor:
         """Squared error of the noise on real spaces; score entropy per unit of t on finite sets."""
         target = kernel.target(Kind.SCORE, x_t)
         if not path.space.is_real:
-            return path.forward(x_t, t).gap(output, target)
+            return path.forward(x_t, t).gap(_within(path.space, output), target)
         to_noise = path.conversion(Kind.SCORE, Kind.NOISE)
         return _square(path, to_noise(output, x_t, t) - to_noise(target, x_t, t))
 
@@ -226,6 +226,16 @@ def default(path: Any) -> Parametrization:
     if not path.space.is_real:
         return Posterior()
     return Noise() if path.conversion(Kind.SCORE, Kind.NOISE) else Velocity()
+
+
+def _within(space: Any, ratios: Tensor) -> Tensor:
+    """Put -inf beyond the values of each packed site; the mask is a state of every site."""
+    valid = None if space.is_real else space.valid
+    if valid is None:
+        return ratios
+    extra = ratios.shape[-1] - valid.shape[-1]
+    valid = torch.nn.functional.pad(valid, (0, extra), value=True)
+    return ratios.masked_fill(~valid.to(ratios.device), -torch.inf)
 
 
 def _square(path: Any, error: Tensor) -> Tensor:

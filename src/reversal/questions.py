@@ -81,6 +81,14 @@ class Question:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def check_counts(n: Any, steps: Any) -> None:
+    """Raise unless n is an integer >= 0 and steps one >= 1."""
+    if not isinstance(n, int) or n < 0:
+        raise SpaceError(f"Expected n, an integer >= 0, got {n!r}. 0 gives an empty batch.")
+    if not isinstance(steps, int) or steps < 1:
+        raise ClockError(f"Expected steps, an integer >= 1, got {steps!r}. Give e.g. 100.")
+
+
 def ask(space: Space, n: int, given: Any, dropped: Any, like: Tensor) -> Question:
     """Read ``given`` and ``dropped`` as the contract writes them.
 
@@ -97,8 +105,6 @@ def ask(space: Space, n: int, given: Any, dropped: Any, like: Tensor) -> Questio
         SpaceError: for unknown factors, wrong shapes or dtypes, values outside the space.
         ClockError: if a site is both known and dropped.
     """
-    if n < 0:
-        raise SpaceError(f"Expected a number of items n >= 0, got {n}. 0 gives an empty batch.")
     if given is None and dropped is None:
         return Question()
     parts = space.parts
@@ -139,8 +145,14 @@ def _named(argument: str, mapping: Any, parts: Mapping[str, Space]) -> Mapping[s
 def _evidence(name: str, space: Space, n: int, given: Any, like: Tensor) -> tuple[Any, Any]:
     if given is None:
         return None, None
-    values, known = given if isinstance(given, tuple) else (given, True)
-    values = torch.as_tensor(values).to(like.device)
+    values, known = given if isinstance(given, tuple) and len(given) == 2 else (given, True)
+    try:
+        values = torch.as_tensor(values).to(like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpaceError(
+            f"Expected the given values of `{name}` as numbers, or as (values, known), got "
+            f"{given!r}. Write given={{'{name}': tensor}}."
+        ) from error
     values = values.to(like.dtype) if space.is_real else values
     if values.shape == space.event_shape:
         values = values[None]

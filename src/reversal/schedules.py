@@ -28,6 +28,14 @@ from reversal.grids import RUNNING_MAX
 _TINY = 1e-12
 
 
+def _positive(schedule: object, is_sound: bool) -> None:
+    if not is_sound:
+        raise ClockError(
+            f"Expected a schedule with positive parameters in increasing order, got {schedule}. "
+            f"Leave them out for the defaults."
+        )
+
+
 class Signal(NamedTuple):
     """Coefficients at one time."""
 
@@ -122,6 +130,9 @@ class VariancePreserving(_Preserving):
     beta_min: float = 0.1
     beta_max: float = 20.0
 
+    def __post_init__(self) -> None:
+        _positive(self, 0 < self.beta_min <= self.beta_max)
+
     def beta(self, t: Tensor) -> Tensor:
         """The noise rate, linear in t."""
         return self.beta_min + (self.beta_max - self.beta_min) * t
@@ -141,6 +152,9 @@ class Cosine(_Preserving):
     """
 
     last_alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        _positive(self, 0 < self.last_alpha < 1)
 
     def beta(self, t: Tensor) -> Tensor:
         """The noise rate, 2 theta tan(theta t)."""
@@ -162,6 +176,9 @@ class VarianceExploding(SignalSchedule):
 
     sigma_min: float = 0.01
     sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        _positive(self, 0 < self.sigma_min < self.sigma_max)
 
     def signal(self, t: Tensor) -> Signal:
         """All coefficients at t."""
@@ -319,6 +336,9 @@ class ExponentialSurvival(SurvivalSchedule):
 
     total: float = 10.0
 
+    def __post_init__(self) -> None:
+        _positive(self, self.total > 0)
+
     def log_alpha(self, t: Tensor) -> Tensor:
         """Minus the rate times t."""
         return -self.total * t
@@ -371,8 +391,7 @@ class QuadraticVariance(VarianceSchedule):
     total: float = 9.0
 
     def __post_init__(self) -> None:
-        if not self.total > 0:
-            raise ClockError(f"Expected a positive total variance, got {self.total}. Give e.g. 9.")
+        _positive(self, self.total > 0)
 
     def variance(self, t: Tensor) -> Variance:
         """V t^2 and 2 V t."""

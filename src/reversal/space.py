@@ -57,6 +57,11 @@ class Space(ABC):
         """
         if isinstance(t, Tick):
             return t
+        if not isinstance(t, Tensor):
+            raise ClockError(
+                f"Expected a clock as a tensor of shape (B,) or (B, *{self.sites}), got {t!r}. "
+                f"Write torch.full((B,), t)."
+            )
         if t.ndim == 0 or t.shape[1:] not in ((), self.sites) or not t.is_floating_point():
             raise ClockError(
                 f"Expected a floating clock of shape (B,) or (B, *{self.sites}) in {self}, got "
@@ -70,9 +75,13 @@ class Space(ABC):
         return t if t.ndim > 1 else t[(...,) + (None,) * len(self.sites)]
 
     @final
-    def check(self, x: Any, name: str = "x") -> None:
-        """Raise ``SpaceError`` unless x is a batch of states of this space; looks at values."""
+    def check(self, x: Any, name: str = "x", n: int | None = None) -> None:
+        """Raise ``SpaceError`` unless x is a batch (of n) states of this space; reads values."""
         self.check_form(x, name)
+        if n is not None and state.batch_size(x) != n:
+            raise SpaceError(
+                f"Expected `{name}` to have {n} items, got {state.batch_size(x)}. Give one each."
+            )
         for key, part in self.parts.items() if self.factors else (("", self),):
             values = x[key] if self.factors else x
             inside = part.contains(values)
@@ -97,6 +106,12 @@ class Space(ABC):
                 )
             for key, part in self.factors.items():
                 part.check_form(x[key], f"{name}[{key!r}]")
+            if len({len(x[key]) for key in self.factors}) > 1:
+                sizes = {key: len(x[key]) for key in self.factors}
+                raise SpaceError(
+                    f"Expected as many items in every factor of `{name}`, got {sizes}. "
+                    f"Give one row of each factor per item."
+                )
             return
         if not isinstance(x, Tensor) or x.ndim == 0 or x.shape[1:] != self.event_shape:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__

@@ -7,11 +7,13 @@ factor alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from reversal.errors import SpaceError, listed
 
 State = Tensor | Mapping[str, Tensor]
 Tree = Any
@@ -26,7 +28,18 @@ def map(function: Callable[..., Any], first: Tree, *rest: Tree) -> Tree:
 
 def take(tree: Tree, name: str) -> Tree:
     """Return factor ``name`` of a tree; what is shared by all factors is returned as it is."""
-    return tree[name] if isinstance(tree, Mapping) else tree
+    if not isinstance(tree, Mapping):
+        return tree
+    if name not in tree:
+        raise SpaceError(
+            f"Expected one part per factor, got {listed(tree)} without `{name}`. Add it."
+        )
+    return tree[name]
+
+
+def complete(tree: Tree, names: Iterable[str]) -> Tree:
+    """Put None for the factors that a mapping leaves out; anything else is returned as it is."""
+    return {**dict.fromkeys(names), **tree} if isinstance(tree, Mapping) else tree
 
 
 def leaves(tree: Tree) -> Iterator[Any]:

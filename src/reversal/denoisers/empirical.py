@@ -34,10 +34,10 @@ class Empirical(Denoiser):
     Args:
         process: any path whose kernel has ``log_prob``; products included.
         atoms: N states of ``process.space``.
-        weights: N positive numbers, equal if None.
+        weights: N numbers >= 0, not all 0; equal if None.
 
     Raises:
-        SpaceError: if the atoms lie outside the space or the weights are not positive.
+        SpaceError: if the atoms lie outside the space or the weights are negative.
 
     Cost: N kernels per item and call.
     """
@@ -56,7 +56,7 @@ class Empirical(Denoiser):
             or not bool((given >= 0).all() & (given.sum() > 0))
         ):
             raise SpaceError(
-                f"Expected one positive weight for each of at least one atom, got {count} atoms "
+                f"Expected one weight >= 0 for each of at least one atom, got {count} atoms "
                 f"and weights of shape {tuple(given.shape)}. Leave weights=None for equal ones."
             )
         self.log_weights = (given.double() / given.double().sum()).log()
@@ -87,9 +87,7 @@ class Empirical(Denoiser):
         logs = state.total(state.map(look, self.process.parts, x_t, t, self.atoms))
         return (logs + self.log_weights.to(logs)).softmax(-1).to(self.like)
 
-    def _log_likelihood(
-        self, apart: bool, path: Any, x_t: Tensor, t: Any, atoms: Tensor
-    ) -> Tensor:
+    def _log_likelihood(self, apart: bool, path: Any, x_t: Tensor, t: Any, atoms: Tensor) -> Tensor:
         """log q(x_t | atom) over the sites that are not dropped, ``(B, N)``."""
         n, count = len(x_t), len(atoms)
         x, at, a = _pairs(x_t, t, atoms)

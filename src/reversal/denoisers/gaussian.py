@@ -42,6 +42,12 @@ class GaussianData(Denoiser):
                 f"{process.space}, {tuple(mean.shape)} and {tuple(covariance.shape)}. "
                 f"Flatten the data."
             )
+        sound = torch.linalg.cholesky_ex(covariance).info == 0
+        if mean.dtype != covariance.dtype or not bool(sound):
+            raise SpaceError(
+                f"Expected a positive definite covariance of the mean's dtype, got {mean.dtype}, "
+                f"{covariance.dtype} and {covariance.tolist()}. Add a little to its diagonal."
+            )
         self.process: Any = process
         self.clocks: Any = AnyClock()
         self.mean, self.covariance = mean, covariance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from reversal import parametrizations, state
 from reversal.clocks import ClockLaw, SharedClock
-from reversal.core import Denoiser, JointEstimate, Path
-from reversal.errors import CapabilityError, listed
+from reversal.core import Denoiser, JointEstimate, Kind, Path
+from reversal.errors import CapabilityError, SpaceError, listed
+from reversal.grids import RUNNING_MAX
 from reversal.parametrizations import Parametrization
 
 
@@ -46,6 +48,7 @@ class NetworkDenoiser(Denoiser):
         self.clocks: Any = SharedClock() if clocks is None else clocks
         self.time = time
         self.parametrization = _resolve(process, parametrization)
+        self._forms = state.map(_form, process.parts, self.parametrization)
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """Estimate at (x_t, t)."""
@@ -71,9 +74,18 @@ class NetworkDenoiser(Denoiser):
         )
         n = state.batch_size(x_t)
         shown = self.clocks.show(self.process.space, t, n, state.like(x_t))
+        shown = state.map(partial(_cast, self._dtype(x_t)), shown)
         if self.time is not None:
             shown = state.map(self.time, shown)
-        return self.network(fed, shown, cond)
+        output = self.network(fed, shown, cond)
+        state.map(partial(_check_output, n), self._forms, output)
+        return output
+
+    def _dtype(self, x_t: Any) -> torch.dtype | None:
+        """What clocks are shown in: the dtype of real factors, else of the parameters, if any."""
+        if any(part.space.is_real for part in state.leaves(self.process.parts)):
+            return state.like(x_t).dtype
+        return self.like.dtype if isinstance(self.network, nn.Module) else None
 
     @property
     def like(self) -> Tensor:
@@ -82,6 +94,31 @@ class NetworkDenoiser(Denoiser):
             for parameter in self.network.parameters():
                 return parameter
         return torch.empty(())
+
+
+def _cast(dtype: torch.dtype | None, clock: Tensor) -> Tensor:
+    """Give a clock the dtype of the network; what runs is not rounded up to 1, which is dropped."""
+    if dtype is None or clock.dtype == dtype:
+        return clock
+    return torch.where(clock < 1, clock.clamp(max=RUNNING_MAX), clock).to(dtype)
+
+
+def _form(path: Any, how: Parametrization) -> tuple[int, ...]:
+    """The shape of an output, without the batch."""
+    if path.space.is_real:
+        is_clean = how.kind is Kind.CLEAN
+        return path.space.event_shape if is_clean else path.space.tangent_shape
+    wide = path.noisy_space.num_states if how.kind is Kind.SCORE else path.space.num_values
+    return (*path.space.sites, wide)
+
+
+def _check_output(n: int, form: tuple[int, ...], output: Any) -> None:
+    if not isinstance(output, Tensor) or output.shape != (n, *form):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise SpaceError(
+            f"Expected the network to output a tensor of shape {(n, *form)}, got {got}. Logits "
+            f"have one entry per value, without the mask; all else has the shape of its space."
+        )
 
 
 def _resolve(process: Any, given: Any) -> Any:

@@ -18,6 +18,9 @@ from torch import Tensor
 from reversal import state
 from reversal.clocks import tensor
 from reversal.core import Denoiser, Estimate, JointEstimate, Kind
+from reversal.errors import CapabilityError
+from reversal.grids import Tick
+from reversal.guidance.classifier_free import precise
 
 
 @final
@@ -28,6 +31,8 @@ class Classifier(Denoiser):
         denoiser: the unconditional one.
         log_prob: ``log_prob(x_t, t) -> (B,)``, differentiable in real factors.
         strength: w.
+
+    Where no signal is left at t = 1, real factors are not tilted: noise says nothing of evidence.
 
     Cost: one gradient on real factors; one evaluation for every value of every site on finite sets.
     """
@@ -68,16 +73,23 @@ class Classifier(Denoiser):
 
     def _tilt(self, estimate: Estimate, evaluate: Callable[[Tensor, int], Tensor]) -> Estimate:
         path, x = estimate.path, estimate.x_t
+        if self.strength == 0:
+            return estimate
         if not path.space.is_real:
             shift = self.strength * _ratios(path, x, evaluate)
-            return Estimate(path, x, estimate.t, Kind.SCORE, estimate.read(Kind.SCORE) + shift)
+            return Estimate(path, x, estimate.t, Kind.SCORE, precise(estimate).score + shift)
+        if isinstance(estimate.t, Tick) and estimate.t.time == 1 and path.starts_singular:
+            return estimate
         gradient = self.strength * _gradient(path.space, x, evaluate)
         if estimate.kind is Kind.SCORE:
             return Estimate(path, x, estimate.t, Kind.SCORE, estimate.value + gradient)
         rule: Any = path.conversion(Kind.SCORE, estimate.kind)
-        shift = rule(
-            gradient, torch.zeros_like(x), estimate.t
-        )
+        if rule is None:
+            raise CapabilityError(
+                f"Expected a path with a score to guide, got {path}. Guide a Gaussian process, or "
+                f"train with the condition and use ClassifierFree."
+            )
+        shift = rule(gradient, torch.zeros_like(x), estimate.t)
         return Estimate(path, x, estimate.t, estimate.kind, estimate.value + shift)
 
 
@@ -98,7 +110,11 @@ def _ratios(path: Any, x: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> 
     grid[:, each, :, each] = torch.arange(num_states, device=x.device)
     there = evaluate(grid.reshape(n * sites * num_states, *x.shape[1:]), sites * num_states)
     here = evaluate(x, 1)
-    return (there.view(n, -1) - here[:, None]).view(*x.shape, num_states).nan_to_num(nan=0.0)
+    return (
+        (there.view(n, -1) - here[:, None])
+        .view(*x.shape, num_states)
+        .nan_to_num(nan=0.0, posinf=0.0, neginf=-torch.inf)
+    )
 
 
 def _repeat(part: Tensor, times: int) -> Tensor:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from reversal import state
 from reversal.core import Denoiser, Estimate, JointEstimate, Kind
+from reversal.errors import CapabilityError
 
 
 @final
@@ -31,6 +33,8 @@ class ClassifierFree(Denoiser):
 
     def __init__(self, denoiser: Denoiser, strength: float, null: Any = None) -> None:
         super().__init__()
+        if not strength >= 0:
+            raise CapabilityError(f"Expected a strength >= 0, got {strength}. 1 is the condition.")
         self.denoiser, self.strength, self.null = denoiser, strength, null
         self.process, self.clocks = denoiser.process, denoiser.clocks
 
@@ -46,7 +50,24 @@ class ClassifierFree(Denoiser):
         return JointEstimate(mixed) if isinstance(mixed, dict) else mixed
 
     def _mix(self, given: Estimate, free: Estimate) -> Estimate:
-        kind = given.kind if given.path.space.is_real else Kind.SCORE
-        start, end = free.read(kind), given.read(kind)
-        shift = (end - start).masked_fill(start == end, 0.0)
-        return Estimate(given.path, given.x_t, given.t, kind, start + self.strength * shift)
+        if given.path.space.is_real:
+            start, end = free.read(given.kind), given.value
+            value = start + self.strength * (end - start)
+            return Estimate(given.path, given.x_t, given.t, given.kind, value)
+        if self.strength == 0:
+            return free
+        start, end = precise(free).score, precise(given).score
+        same = (start == end) | (start == -torch.inf)
+        value = start + self.strength * torch.where(same, 0.0, end - start)
+        return Estimate(given.path, given.x_t, given.t, Kind.SCORE, value)
+
+
+def precise(estimate: Estimate) -> Estimate:
+    """Return an estimate on a finite set in float64, logits normalized there.
+
+    Near t = 1 a score holds what it says of the data in its last digits.
+    """
+    value = estimate.value.double()
+    logits = estimate.kind in (Kind.POSTERIOR, Kind.CAVITY)
+    value = value.log_softmax(-1) if logits else value
+    return Estimate(estimate.path, estimate.x_t, estimate.t, estimate.kind, value)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reversal import noise, state
 from reversal.core import Capability, Generator, Kernel, Kind, Prior, Process, Space
-from reversal.errors import CapabilityError, SpaceError
+from reversal.errors import CapabilityError, ClockError, SpaceError
 from reversal.grids import Grid, evaluate
 from reversal.noise import Randomness
 from reversal.processes import heat_so3, wrapped_normal
@@ -136,6 +136,11 @@ class Brownian(Process):
                 f"Expected Brownian motion on Torus or SO3, got {space}. "
                 f"Use Gaussian on Euclidean spaces, Mask or Uniform on categories."
             )
+        if not isinstance(schedule, VarianceSchedule | None):
+            raise ClockError(
+                f"Expected a variance schedule for Brownian motion, got {schedule}. Use "
+                f"QuadraticVariance()."
+            )
         self.space, self.heat = space, heat
         self.schedule = schedule if schedule is not None else QuadraticVariance()
         self._lift = len(space.tangent_shape) - len(space.sites)
@@ -176,8 +181,10 @@ class Brownian(Process):
            \qquad \tau = v_s (v_t - v_s) / v_t .
         """
         step = self._step(t, s, x_t.dtype)
-        spread = step.to * (step.at - step.to) / step.at
-        pull = step.at - ((step.to - eta**2 * spread) * step.at) ** 0.5
+        ratio = step.to / _positive(step.at)
+        spread = step.to * (1 - ratio)
+        kept = (1 - eta**2) * step.to + eta**2 * step.to * ratio
+        pull = step.at - (kept * step.at) ** 0.5
         return StepLaw(
             self.space,
             x_t,
@@ -364,6 +371,10 @@ _FACTORS = {Kind.SCORE: _of_score, Kind.NOISE: _of_noise, Kind.VELOCITY: _of_vel
 def _ratio(schedule: VarianceSchedule, source: Any, target: Any, t: Tensor) -> tuple[Tensor]:
     at = schedule.variance(t)
     return (target(at) / source(at),)
+
+
+def _positive(value: Any) -> Any:
+    return value.clamp_min(_TINY) if isinstance(value, Tensor) else max(value, _TINY)
 
 
 def _tensor(value: Any, like: Tensor) -> Tensor:

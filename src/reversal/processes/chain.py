@@ -43,6 +43,11 @@ class Chain(Path):
     provides = frozenset({Capability.BRIDGE, Capability.PRIOR})
 
     def __init__(self, space: Categorical, kernels: Sequence[Tensor]) -> None:
+        if not isinstance(space, Categorical) or space.valid is not None or space.masked:
+            raise SpaceError(
+                f"Expected a Categorical space whose sites all take the same values, got {space}. "
+                f"Write Chain(Categorical(5, 10), kernels)."
+            )
         size = space.num_states
         table = [torch.as_tensor(k, dtype=torch.float64) for k in kernels]
         for k, kernel in enumerate(table):
@@ -127,16 +132,19 @@ class Chain(Path):
         return row.long()
 
     def _at(self, table: Tensor, t: Any) -> Tensor:
-        return table[self._row(self.space.align(t))]
+        row = self._row(self.space.align(t))
+        return table.to(row.device)[row]
 
     def _between(self, s: Any, t: Any) -> Tensor:
         first, last = self._row(s).unique(), self._row(t).unique()
+        if len(first) == 0:
+            first, last = torch.zeros(1), torch.zeros(1)
         if len(first) != 1 or len(last) != 1:
             raise ClockError("Expected one common time per step of a chain, got several.")
         result = torch.eye(self.space.num_states, dtype=torch.float64)
         for k in range(int(first), int(last)):
             result = result @ self.kernels[k]
-        return result
+        return result.to(first.device)
 
     def _weights(self, posterior: Tensor, x_t: Tensor, t: Any) -> Tensor:
         """m_k / q(x_t | k), zero where the chain cannot come from k."""
@@ -181,7 +189,8 @@ class ChainKernel(Kernel):
         return self._rows().log() - self.site_log_prob(x_t)[..., None]
 
     def _rows(self) -> Tensor:
-        matrix = self.matrix.expand(*self.x_0.shape, *self.matrix.shape[-2:])
+        matrix = self.matrix.to(self.x_0.device)
+        matrix = matrix.expand(*self.x_0.shape, *matrix.shape[-2:])
         own = self.x_0[..., None, None].expand(*self.x_0.shape, 1, matrix.shape[-1])
         return matrix.gather(-2, own).squeeze(-2)
 
@@ -196,16 +205,17 @@ class ChainPrior(Prior):
 
     def sample(self, n: int, generator: Randomness = None, like: Tensor | None = None) -> Tensor:
         """Draw n arrays of codes."""
-        return noise.categorical(self.law.expand(n, *self.space.sites, -1), generator)
+        law = self.law if like is None else self.law.to(like.device)
+        return noise.categorical(law.expand(n, *self.space.sites, -1), generator)
 
     def site_log_prob(self, x: Tensor) -> Tensor:
         """The log-probability of every site."""
-        return self.law[x].log()
+        return self.law.to(x.device)[x].log()
 
 
 def _columns(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix[k, x] for every k, ``(B, *sites, K)``."""
-    wide = matrix.expand(*x.shape, *matrix.shape[-2:])
+    wide = matrix.to(x.device).expand(*x.shape, *matrix.shape[-2:])
     own = x[..., None, None].expand(*x.shape, wide.shape[-2], 1)
     return wide.gather(-1, own).squeeze(-1)
 

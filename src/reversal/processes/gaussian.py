@@ -22,13 +22,14 @@ from torch import Tensor
 
 from reversal import noise
 from reversal.core import Capability, Generator, Kernel, Kind, Prior, Process
-from reversal.errors import CapabilityError, SpaceError
-from reversal.grids import Grid, evaluate
+from reversal.errors import CapabilityError, ClockError, SpaceError
+from reversal.grids import Grid, Tick, evaluate
 from reversal.noise import Randomness
 from reversal.schedules import SignalSchedule, VariancePreserving
 from reversal.spaces.euclidean import Euclidean
 
 _TINY = 1e-12
+_NO_SIGNAL = (Kind.NOISE, Kind.SCORE)
 
 
 @final
@@ -50,6 +51,11 @@ class Gaussian(Process):
             raise SpaceError(
                 f"Expected Gaussian noise on a Euclidean space, got {space}. "
                 f"Use Brownian on manifolds, Mask or Uniform on categories."
+            )
+        if not isinstance(schedule, SignalSchedule | None):
+            raise ClockError(
+                f"Expected a signal schedule for Gaussian noise, got {schedule}. Use "
+                f"VariancePreserving(), Cosine(), VarianceExploding() or Rectified()."
             )
         self.space = space
         self.schedule = schedule if schedule is not None else VariancePreserving()
@@ -147,7 +153,15 @@ class Gaussian(Process):
         blend = partial(_blend, self.schedule, _COMBINATIONS[source], _COMBINATIONS[target])
         align = self.space.align
 
+        blind = self.starts_singular and source in _NO_SIGNAL and target not in _NO_SIGNAL
+
         def rule(value: Tensor, x_t: Tensor, t: Any) -> Tensor:
+            if blind and isinstance(t, Tick) and t.time == 1:
+                raise CapabilityError(
+                    f"Expected a denoiser that tells data from noise at t = 1 under {self}, where "
+                    f"no signal is left, got one that outputs {source}. Train Velocity(), Clean() "
+                    f"or Preconditioned(), or start below 1: grid=Grid.uniform(steps, 0.999)."
+                )
             of_x, of_value = evaluate(blend, align(t), dtype=x_t.dtype)
             return _mix(of_x, x_t, of_value, value)
 

@@ -13,7 +13,7 @@ from typing import Any, final
 from torch import Tensor
 
 from reversal import state
-from reversal.core import Generator, Kernel, Kind, Path, Prior, Process
+from reversal.core import Capability, Generator, Kernel, Kind, Path, Prior, Process
 from reversal.errors import SpaceError
 from reversal.grids import Grid
 from reversal.noise import Randomness
@@ -28,10 +28,12 @@ class Independent(Process):
     """
 
     def __init__(self, factors: Mapping[str, Path] | None = None, /, **named: Path) -> None:
+        if not isinstance(factors, Mapping | None):
+            factors = {"": factors}
         given = {**(factors or {}), **named}
         opened = {k: p.parts if isinstance(p, Independent) else p for k, p in given.items()}
         self.factors: dict[str, Any] = state.flatten(opened)
-        wrong = [name for name, path in self.factors.items() if not isinstance(path, Path)]
+        wrong = [k for k, path in self.factors.items() if not k or not isinstance(path, Path)]
         if wrong or not self.factors:
             raise SpaceError(
                 f"Expected Independent to take named paths, got {given}. "
@@ -53,9 +55,10 @@ class Independent(Process):
         """The product of the priors."""
         return JointPrior({name: path.prior for name, path in self.factors.items()})
 
-    def kernel(self, x_0: Any, t: Any) -> JointKernel:
-        """The product of the kernels."""
-        return JointKernel(state.map(lambda p, x, at: p.kernel(x, at), self.factors, x_0, t))
+    def kernel(self, x_0: Any, t: Any, x_1: Any = None) -> JointKernel:
+        """The product of the kernels; ``x_1`` goes to the factors that take both endpoints."""
+        ends = dict.fromkeys(self.factors) if x_1 is None else x_1
+        return JointKernel(state.map(_kernel, self.factors, x_0, t, ends))
 
     def transition(self, x_s: Any, s: Any, t: Any) -> JointKernel:
         """The product of the transitions."""
@@ -92,6 +95,11 @@ class Independent(Process):
     def grid(self, steps: int) -> dict[str, Grid]:
         """One grid per factor."""
         return {name: path.grid(steps) for name, path in self.factors.items()}
+
+
+def _kernel(path: Any, x_0: Tensor, t: Any, x_1: Tensor | None) -> Kernel:
+    takes_ends = x_1 is not None and Capability.ENDPOINTS in path.provides
+    return path.kernel(x_0, t, x_1) if takes_ends else path.kernel(x_0, t)
 
 
 @final

@@ -74,13 +74,15 @@ class Interpolant(Path):
     """
 
     def __init__(self, space: Euclidean, coupling: Coupling, noise: float = 0.0) -> None:
-        if not isinstance(space, Euclidean) or not noise >= 0:
+        sound = isinstance(space, Euclidean) and isinstance(coupling, Coupling)
+        if not sound or not noise >= 0:
             raise SpaceError(
-                f"Expected an interpolant on a Euclidean space with noise >= 0, got {space} and "
-                f"{noise}. Write Interpolant(Euclidean(2), Paired())."
+                f"Expected an interpolant on a Euclidean space with a coupling and noise >= 0, got "
+                f"{space}, {coupling} and {noise}. Write Interpolant(Euclidean(2), Paired())."
             )
         self.space, self.coupling, self.noise = space, coupling, noise
         self.provides = frozenset({Capability.VELOCITY, Capability.ENDPOINTS})
+        self.starts_singular = False
 
     def __repr__(self) -> str:
         return f"Interpolant({self.space}, {self.coupling}, noise={self.noise})"

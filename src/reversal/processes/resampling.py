@@ -46,6 +46,11 @@ class Resampling(Process):
                 f"Expected {type(self).__name__} noise on a Categorical space, got {space}. "
                 f"Use Gaussian on Euclidean spaces, Brownian on manifolds."
             )
+        if not isinstance(schedule, SurvivalSchedule | None):
+            raise ClockError(
+                f"Expected a survival schedule for {type(self).__name__} noise, got {schedule}. "
+                f"Use LinearSurvival(), CosineSurvival() or, for Uniform, ExponentialSurvival()."
+            )
         self.space = space
         self.schedule = schedule if schedule is not None else LinearSurvival()
         if not (self.has_full_support or self.schedule.starts_singular):

@@ -21,10 +21,12 @@ class Product(Space):
     """
 
     def __init__(self, factors: Mapping[str, Space] | None = None, /, **named: Space) -> None:
+        if not isinstance(factors, Mapping | None):
+            factors = {"": factors}
         given = {**(factors or {}), **named}
         opened = {k: s.parts if isinstance(s, Product) else s for k, s in given.items()}
         self.factors: dict[str, Space] = state.flatten(opened)
-        wrong = [k for k, space in self.factors.items() if not isinstance(space, Space)]
+        wrong = [k for k, space in self.factors.items() if not k or not isinstance(space, Space)]
         if wrong or not self.factors:
             raise SpaceError(
                 f"Expected Product to take named spaces, got {given}. "
