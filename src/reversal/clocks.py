@@ -121,6 +121,8 @@ class SharedClock(ClockLaw):
 
     def show(self, space: Space, t: Any, n: int, like: Tensor) -> Tensor:
         """The common time, ``(B,)``."""
+        if not state.branches(t):
+            return tensor(t, n, like)
         parts = list(state.leaves(t))
         if any(part is not parts[0] for part in parts[1:]):
             raise ClockError(

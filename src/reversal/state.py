@@ -19,16 +19,27 @@ State = Tensor | Mapping[str, Tensor]
 Tree = Any
 
 
+_BRANCHES: dict[type, bool] = {}
+
+
+def branches(tree: Tree) -> bool:
+    """Tell whether a tree has factors; kept by type, for every step asks this often."""
+    kind = type(tree)
+    if kind not in _BRANCHES:
+        _BRANCHES[kind] = issubclass(kind, Mapping)
+    return _BRANCHES[kind]
+
+
 def map(function: Callable[..., Any], first: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` factor by factor; the factors and their order are those of ``first``."""
-    if not isinstance(first, Mapping):
+    if not branches(first):
         return function(first, *rest)
     return {name: function(part, *(take(r, name) for r in rest)) for name, part in first.items()}
 
 
 def take(tree: Tree, name: str) -> Tree:
     """Return factor ``name`` of a tree; what is shared by all factors is returned as it is."""
-    if not isinstance(tree, Mapping):
+    if not branches(tree):
         return tree
     if name not in tree:
         raise SpaceError(
@@ -44,7 +55,7 @@ def complete(tree: Tree, names: Iterable[str]) -> Tree:
 
 def leaves(tree: Tree) -> Iterator[Any]:
     """Yield the parts of a tree, in the order of its factors."""
-    if isinstance(tree, Mapping):
+    if branches(tree):
         yield from tree.values()
     else:
         yield tree
@@ -61,11 +72,13 @@ def total(tree: Tree) -> Any:
 
 def batch_size(x: State) -> int:
     """Return B, the length of the leading dimension of a state."""
-    return len(next(leaves(x)))
+    return len(x) if isinstance(x, Tensor) else len(next(leaves(x)))
 
 
 def like(x: State) -> Tensor:
     """Return a tensor that shows the device and the real dtype of a state."""
+    if isinstance(x, Tensor):
+        return x if x.is_floating_point() else x.float()
     parts = list(leaves(x))
     return next((part for part in parts if part.is_floating_point()), parts[0].float())
 

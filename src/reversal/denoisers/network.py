@@ -48,6 +48,7 @@ class NetworkDenoiser(Denoiser):
         self.clocks: Any = SharedClock() if clocks is None else clocks
         self.time = time
         self.parametrization = _resolve(process, parametrization)
+        self._has_real = any(path.space.is_real for path in state.leaves(process.parts))
         self._forms = state.map(_form, process.parts, self.parametrization)
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
@@ -83,7 +84,7 @@ class NetworkDenoiser(Denoiser):
 
     def _dtype(self, x_t: Any) -> torch.dtype | None:
         """What clocks are shown in: the dtype of real factors, else of the parameters, if any."""
-        if any(part.space.is_real for part in state.leaves(self.process.parts)):
+        if self._has_real:
             return state.like(x_t).dtype
         return self.like.dtype if isinstance(self.network, nn.Module) else None
 
