@@ -343,7 +343,7 @@ def test_what_does_not_fit_the_space_is_refused(pictures):
         rv.Model(**TINY).fit(mixed(), SPACE)
     with pytest.raises(rv.CapabilityError, match="generator and a bridge"):
         rv.Model(**TINY).fit(np.ones((9, 2)), rv.Interpolant(rv.Euclidean(2), rv.Paired()))
-    with pytest.raises(rv.CapabilityError, match="minutes > 0"):
+    with pytest.raises(DataError, match="minutes > 0"):
         rv.Model(minutes=0).fit(mixed())
 
 

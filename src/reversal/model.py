@@ -20,11 +20,11 @@ from reversal import state
 from reversal.core import Path, Sampler, Space
 from reversal.data.frames import read
 from reversal.data.opening import opened, source_from_config
-from reversal.errors import CheckpointError, DataError, NotFittedError
+from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.grids import RUNNING_MAX
 from reversal.likelihood import Likelihood, elbo
 from reversal.samplers import Ancestral
-from reversal.training import Plan, checkpoint, progress, recipe
+from reversal.training import Plan, arguments, checkpoint, progress, recipe
 from reversal.training.fitting import denoiser_of, fit_denoiser
 
 CHUNK: Final = 4096
@@ -88,9 +88,11 @@ class Model:
             The model itself.
 
         Raises:
-            DataError: if the data are none of these, or too few.
+            DataError: if the data are none of these, or too few, if an argument of the model is out
+                of its range, or if training diverges.
             SpaceError: if they do not fit the space.
         """
+        self._check_arguments()
         plan = self._plan()
         data = read(data) if isinstance(data, str | os.PathLike) else data
         source, process = opened(data, space_or_process)
@@ -131,6 +133,9 @@ class Model:
             DataError: for unknown columns, categories or shapes in ``given``.
         """
         source = self._fitted().source_
+        arguments.whole("n", n, 0)
+        arguments.whole("steps", steps, 1)
+        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         evidence = {} if given is None else source.given(given, n)
         drawn = self._draw(n, evidence, seed, steps, sampler, on_step)
         samples = source.decode(drawn, seed if missing else None)
@@ -146,13 +151,14 @@ class Model:
             steps: the number of steps.
 
         Returns:
-            One frame of draws x rows rows, the first column ``draw``; known cells are unchanged.
-            For arrays, arrays with a leading dimension of draws.
+            One frame of draws x rows rows, the first column ``draw`` (``draw_`` where there is such
+            a column); known cells are unchanged. For arrays, arrays with a leading dimension of
+            draws.
         """
         source = self._fitted().source_
-        if draws < 1:
-            raise DataError(f"Expected draws >= 1, got {draws}. Ask for at least one.")
-        source.check_rows(rows)
+        arguments.whole("draws", draws, 1)
+        arguments.whole("steps", steps, 1)
+        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         each = [source.encode(rows, seed + draw) for draw in range(draws)]
         present = each[0].present
         gaps = torch.stack([~m[..., None].flatten(1).all(1) for m in present.values()]).any(0)
@@ -207,6 +213,8 @@ class Model:
         or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network calls.
         """
         source = self._fitted().source_
+        arguments.whole("num_samples", num_samples, 1)
+        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         generator = torch.Generator().manual_seed(seed)
         values = []
         for dither in range(DITHERS):
@@ -225,7 +233,10 @@ class Model:
         return Likelihood(draws.mean(0), stderr, 0.0, "lower bound", source.measure)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``model.safetensors`` and ``config.json``, atomically.
+        """Write ``model.safetensors`` and ``config.json``.
+
+        Each file is written whole or not at all. Where a save is cut off between the two, `load`
+        refuses the pair by its checksum; saving again mends it.
 
         Raises:
             CheckpointError: if the folder cannot be written to, or the process has no text form.
@@ -253,6 +264,18 @@ class Model:
         names = ("hidden_features", "num_blocks", "dropout")
         return {name: getattr(self, name) for name in names}
 
+    def _check_arguments(self) -> None:
+        for name in ("minutes", "steps"):
+            if getattr(self, name) is not None:
+                arguments.positive(name, getattr(self, name))
+        if self.steps is not None:
+            arguments.whole("steps", self.steps, 1)
+        arguments.whole("hidden_features", self.hidden_features, 1)
+        arguments.whole("num_blocks", self.num_blocks, 0)
+        arguments.share("dropout", self.dropout)
+        arguments.positive("learning_rate", self.learning_rate)
+        arguments.whole("seed", self.seed, 0, arguments.MOST_SEED)
+
     def _plan(self) -> Plan:
         patience = Plan.patience if self.steps is None else 0
         return Plan(self.steps, self.minutes, learning_rate=self.learning_rate, patience=patience)
@@ -267,10 +290,6 @@ class Model:
         on_step: Callable[[int, Any], None] | None = None,
     ) -> dict[str, Tensor]:
         """Sample in chunks from one stream."""
-        if n < 0 or steps < 1:
-            raise DataError(
-                f"Expected n >= 0 and steps >= 1, got n={n} and steps={steps}. Mend what is below."
-            )
         generator = torch.Generator().manual_seed(seed)
         sampler = Ancestral() if sampler is None else sampler
         size = min(CHUNK, max(1, NUMBERS // _num_outputs(self.process_.space)))
@@ -300,12 +319,15 @@ def load(folder: str | os.PathLike[str]) -> Model:
     weights, config = checkpoint.read(folder)
     try:
         model = Model(**config["model"])
+        model._check_arguments()
         process = recipe.process_from_config(config["process"])
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):
             denoiser = denoiser_of(process, model._architecture())
         denoiser.network.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (ReversalError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"Expected a run that this version reads in {str(folder)!r}, got: {error}. "
             f"Install the version of reversal that wrote it, or fit and save again."

@@ -32,6 +32,16 @@ def say(words: str = "", style: str | None = None) -> None:
     screen().print(words, style=style, markup=False)
 
 
+def warn(words: str) -> None:
+    """Print a line on stderr, with the name of the program."""
+    screen(stderr=True).print(f"reversal: {words}", markup=False, soft_wrap=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things: ``1 row``, ``2,000 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def in_a_sentence(command: Callable[P, R]) -> Callable[P, R]:
     """Let a command end in one sentence on stderr and exit code 2 where it meets an error.
 
@@ -44,7 +54,7 @@ def in_a_sentence(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (ReversalError, OSError) as error:
-            screen(stderr=True).print(f"reversal: {sentence(error)}", markup=False, soft_wrap=True)
+            warn(sentence(error))
             raise typer.Exit(2) from error
 
     return run

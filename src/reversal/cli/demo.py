@@ -16,7 +16,7 @@ from reversal.cli import preflight
 from reversal.cli.console import duration, in_a_sentence, say, table
 from reversal.cli.findings import Finding
 
-PENGUINS_STEPS, DIGITS_STEPS = 400, 1800  # of training: the same numbers on any machine
+PENGUINS_STEPS, DIGITS_STEPS = 1000, 1800  # of training: the same numbers on any machine
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where tables and pictures go.")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reversal.cli import preflight
-from reversal.cli.console import in_a_sentence, say, stage
+from reversal.cli.console import in_a_sentence, say, stage, warn
 from reversal.cli.options import Seed
 
 Table = Annotated[
@@ -21,7 +21,8 @@ Minutes = Annotated[
         "--minutes",
         metavar="M",
         min=0.001,
-        help="How long to train; 3,000 steps by default.",
+        help="How long to train at most; 3,000 steps by default. Either ends sooner, when the "
+        "held-out loss stops falling.",
     ),
 ]
 
@@ -37,7 +38,12 @@ def fit(file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0) -> None:
     from reversal.model import Model
 
     frame = frames.read(file)
-    with stage(f"fitted {file.name}"):
-        model = Model(minutes=minutes, seed=seed).fit(frame)
+    try:
+        with stage(f"fitted {file.name}"):
+            model = Model(minutes=minutes, seed=seed).fit(frame)
+    except KeyboardInterrupt as error:
+        warn("stopped; nothing was saved")
+        raise typer.Exit(130) from error
+    say(f"  {model.trace_.steps:,} steps: {model.trace_.ended}")
     model.save(out)
     say(f"  saved in {out}")

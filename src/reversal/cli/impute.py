@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reversal.cli import preflight
-from reversal.cli.console import in_a_sentence, stage
+from reversal.cli.console import count, in_a_sentence, stage
 from reversal.cli.options import OutTable, Run, Seed
 
 Table = Annotated[
@@ -27,9 +27,11 @@ def impute(run: Run, file: Table, out: OutTable, draws: Draws = 20, seed: Seed =
     Example: reversal impute run penguins.csv --draws 20 --out filled.csv
     """
     preflight.table_to_write(out)
+    preflight.not_the_same(file, out)
     from reversal.data import frames
 
     rows = frames.read(file)
     model = preflight.table_run(run)
-    with stage(f"filled {len(rows):,} rows {draws} times into {out}", "imputing"):
+    done = f"filled {count(len(rows), 'row')} {count(draws, 'time')} into {out}"
+    with stage(done, "imputing"):
         frames.write(model.impute(rows, draws=draws, seed=seed), out)

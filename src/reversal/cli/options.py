@@ -9,7 +9,10 @@ import typer
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `reversal fit` wrote.")]
 Seed = Annotated[
-    int, typer.Option("--seed", metavar="S", min=0, help="The same seed gives the same result.")
+    int,
+    typer.Option(
+        "--seed", metavar="S", min=0, max=2**62 - 1, help="The same seed gives the same result."
+    ),
 ]
 OutTable = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="The table to write: .csv or .parquet.")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from reversal.data.frames import WRITERS
 from reversal.errors import DataError
+from reversal.training.checkpoint import CONFIG, WEIGHTS, is_draft
 
 if TYPE_CHECKING:
     from reversal.model import Model
-
-MARK = "config.json"  # the file by which a folder is known as a run
 
 
 def table_to_write(path: Path) -> Path:
@@ -33,8 +32,23 @@ def table_to_write(path: Path) -> Path:
     return _in_writable_folder(path)
 
 
+def not_the_same(file: Path, out: Path) -> None:
+    """Refuse to write a result over the file that it is made from.
+
+    Raises:
+        DataError: if both are one file.
+    """
+    if file.exists() and out.exists() and file.samefile(out):
+        raise DataError(
+            f"Expected another file for the result, got {str(out)!r}, which is read. "
+            "Choose another name."
+        )
+
+
 def run_to_write(path: Path) -> Path:
     """Return a path to which a run can be saved: a new folder, an empty one, or an older run.
+
+    A folder in which a save was cut off holds parts of a run and nothing else: it counts as one.
 
     Raises:
         DataError: if something else stands there, or the place cannot be written to.
@@ -43,7 +57,11 @@ def run_to_write(path: Path) -> Path:
         raise DataError(
             f"Expected a folder for the run, got the file {str(path)!r}. Choose another name."
         )
-    if path.is_dir() and any(path.iterdir()) and not (path / MARK).is_file():
+    is_run = path.is_dir() and (
+        (path / CONFIG).is_file()
+        or all(file.name == WEIGHTS or is_draft(file) for file in path.iterdir())
+    )
+    if path.is_dir() and not is_run:
         raise DataError(
             f"Expected a new folder or an older run, got {str(path)!r}, which holds other files. "
             "Choose another name, so that nothing is overwritten."

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reversal.cli import preflight, where
-from reversal.cli.console import in_a_sentence, stage
+from reversal.cli.console import count, in_a_sentence, stage
 from reversal.cli.options import OutTable, Run, Seed
 
 STEPS = 100
@@ -36,6 +36,6 @@ def sample(run: Run, n: Count, out: OutTable, where_: Where = None, seed: Seed =
 
     model = preflight.table_run(run)
     total = STEPS * -(-n // CHUNK)
-    with stage(f"sampled {n:,} row{'s' * (n > 1)} into {out}", "sampling", total) as on_step:
+    with stage(f"sampled {count(n, 'row')} into {out}", "sampling", total) as on_step:
         rows = model.sample(n, given or None, seed=seed, steps=STEPS, on_step=on_step)
         frames.write(rows, out)

@@ -67,4 +67,5 @@ class Column(ABC):
 
     def expected(self, what: str, got: Any, cure: str) -> DataError:
         """Return the error that an entry or a value is not of this column's type."""
-        return DataError(f"Column {self.name!r}: expected {what}, got {got}. {cure}")
+        stop = ";" if cure[:1].islower() else "."
+        return DataError(f"Column {self.name!r}: expected {what}, got {got}{stop} {cure}")

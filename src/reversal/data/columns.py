@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reversal.data.arrays import flat, is_plain, is_text, plain
+from reversal.data.arrays import flat, is_number, is_plain, is_text, plain
 from reversal.data.column import Column
 from reversal.data.frames import near
 from reversal.data.numeric import Integer, Real
@@ -130,8 +130,15 @@ class Boolean(Discrete):
         return "false, true"
 
     def encode(self, array: pa.Array) -> np.ndarray:
+        entries = plain(array)
+        if is_number(entries.type):
+            numbers = entries.fill_null(0).to_numpy(zero_copy_only=False)
+            wrong = np.flatnonzero((numbers != 0) & (numbers != 1))
+            if len(wrong):
+                got = f"{numbers[wrong[0]]} in row {wrong[0]} (counting from 0)"
+                raise self.expected("true or false, or 1 or 0", got, "Mend it, or fit again.")
         try:
-            codes = plain(array).cast(pa.bool_()).cast(pa.int64())
+            codes = entries.cast(pa.bool_()).cast(pa.int64())
         except pa.ArrowException as error:
             cure = "Convert it to booleans, or fit again."
             raise self.expected("true or false", array.type, cure) from error

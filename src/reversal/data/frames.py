@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def near(word: str, options: Iterable[str]) -> str:
         return f"did you mean {' or '.join(repr(lowered[match]) for match in close)}?"
     first = ", ".join(repr(option) for option in list(lowered.values())[:6])
     more = len(lowered) - 6
-    return f"choose from {first}" + (f" and {more} more" if more > 0 else "")
+    return f"choose from {first}" + (f" and {more} more." if more > 0 else ".")
 
 
 def read(path: str | os.PathLike[str]) -> Any:
@@ -50,7 +50,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     if table.num_rows == 0:
         raise DataError(
             f"Expected rows in {str(path)!r}, got {table.num_columns} column names and no row. "
-            "A table needs at least two rows."
+            "Add at least one row."
         )
     return table.to_pandas() if path.suffix.lower() == ".csv" or _is_pandas(table) else table
 
@@ -115,30 +115,82 @@ def _neighbors(path: Path) -> str:
 
 def _read_csv(path: Path) -> pa.Table:
     import pyarrow as pa
-    from pyarrow import csv
 
-    options = csv.ConvertOptions(strings_can_be_null=True)
     try:
-        table = csv.read_csv(path, convert_options=options)
+        table = _parsed(path)
+        if table.num_columns == 1:  # an empty line is a gap
+            table = _parsed(path, keep_empty=True)
     except (pa.ArrowException, OSError) as error:
+        _check_marks(path)
         raise DataError(
             f"Expected comma-separated text in {str(path)!r}, got: {error}. "
             "Each row needs as many cells as the first line has names."
         ) from error
-    name = table.column_names[0]
-    marks = [mark for mark in ";\t|" if mark in name]
-    if table.num_columns == 1 and marks:
-        raise DataError(
-            f"Expected cells separated by commas in {str(path)!r}, got one column named {name!r}. "
-            f"Save it with commas in the place of {marks[0]!r}."
-        )
+    if table.num_columns == 1:
+        _check_marks(path)
     for field in table.schema:
         if pa.types.is_binary(field.type):
             raise DataError(
                 f"Column {field.name!r} of {str(path)!r}: expected UTF-8 text, got other bytes. "
                 "Save the file in UTF-8."
             )
+        if pa.types.is_float64(field.type) and _is_large(table[field.name]):
+            _check_digits(path, field.name)
     return table
+
+
+def _parsed(path: Path, keep_empty: bool = False, texts: Collection[str] = ()) -> pa.Table:
+    """Read a CSV file; the columns in ``texts`` stay text."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    types = {name: pa.string() for name in texts}
+    return csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(skip_rows=_lines_before(path) if keep_empty else 0),
+        parse_options=csv.ParseOptions(ignore_empty_lines=not keep_empty),
+        convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=types),
+    )
+
+
+def _lines_before(path: Path) -> int:
+    """Return the number of empty lines above the first line that is not."""
+    with open(path, "rb") as file:
+        return next((k for k, line in enumerate(file) if line.strip(b"\r\n")), 0)
+
+
+def _check_marks(path: Path) -> None:
+    """Refuse a file whose first line has no comma, but another mark between cells."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        line = file.readline().rstrip("\r\n")
+    marks = [mark for mark in ";\t|" if mark in line]
+    if marks and "," not in line:
+        raise DataError(
+            f"Expected cells separated by commas in {str(path)!r}, got the first line {line!r}. "
+            f"Save it with commas in the place of {marks[0]!r}, and with points in decimals."
+        )
+
+
+def _is_large(array: pa.ChunkedArray) -> bool:
+    """Whether all numbers are whole and some are so large that float64 leaves others out."""
+    numbers = array.drop_null().to_numpy()
+    return bool((abs(numbers) >= 2**53).any() and (numbers == numbers.round()).all())
+
+
+def _check_digits(path: Path, name: str) -> None:
+    """Refuse whole numbers that came back as others.
+
+    Raises:
+        DataError: if float64 does not hold a number that is written in digits alone.
+    """
+    for row, text in enumerate(_parsed(path, texts=[name])[name].to_pylist()):
+        digits = (text or "").strip()
+        if digits.lstrip("+-").isdecimal() and int(digits) != int(float(digits)):
+            raise DataError(
+                f"Column {name!r} of {str(path)!r}: expected whole numbers below 2**63, got "
+                f"{digits} in row {row} (counting from 0), which would be rounded. If it is a "
+                "label, write it as text with a letter before it; otherwise drop the column."
+            )
 
 
 def _read_parquet(path: Path) -> pa.Table:

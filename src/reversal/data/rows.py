@@ -18,7 +18,7 @@ from torch import Tensor
 from reversal.data.columns import Category, Discrete
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
-from reversal.data.source import Encoded, Source, State, Target
+from reversal.data.source import Encoded, Source, State, Target, by_name
 from reversal.data.table import TableCodec
 from reversal.errors import DataError
 from reversal.spaces import Categorical, Euclidean, Product
@@ -65,7 +65,7 @@ class TableSource(Source):
         return self.codec.decode(self._join(state), missing=missing)
 
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
-        pairs = self.codec.where(conditions)
+        pairs = self.codec.where(by_name(conditions))
         values = self._split({name: pair[0] for name, pair in pairs.items()})
         known = self._split({name: pair[1] for name, pair in pairs.items()})
         return {name: (values[name], known[name]) for name in values if bool(known[name].any())}
@@ -75,22 +75,18 @@ class TableSource(Source):
         own = {str(k): columns[str(k)].parse(value) for k, value in conditions.items()}
         return _overlay(samples, own) if len(to_table(samples)) else samples
 
-    def check_rows(self, data: Any) -> None:
-        if "draw" in to_table(data).column_names:
-            raise DataError(
-                "Expected no column named 'draw' in the rows, for the result puts its own first, "
-                "got one. Rename it, and fit again."
-            )
-
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
         import narwhals as nw
 
         own = _columns(to_table(data))
+        label = "draw"
+        while label in own:
+            label += "_"
         frames = []
         for draw, state in enumerate(states):
             filled = _overlay(self.codec.decode(self._join(state), like=data), own)
             frame = nw.from_native(filled, eager_only=True)
-            frames.append(frame.select(nw.lit(draw, nw.Int64).alias("draw"), nw.all()))
+            frames.append(frame.select(nw.lit(draw, nw.Int64).alias(label), nw.all()))
         return nw.to_native(nw.concat(frames))
 
     def target(self, name: str) -> Target:

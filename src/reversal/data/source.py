@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from reversal.errors import DataError
 from reversal.spaces import Product
 
 State = dict[str, Tensor]
@@ -58,10 +59,6 @@ class Source(ABC):
         """Write conditions into samples, to the last bit of the caller's type."""
 
     @abstractmethod
-    def check_rows(self, data: Any) -> None:
-        """Refuse rows to which `complete` could not add what it adds."""
-
-    @abstractmethod
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
         """Return draws x rows of data whose gaps are filled from states, one state per draw."""
 
@@ -89,6 +86,20 @@ class Source(ABC):
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types."""
+
+
+def by_name(conditions: Any) -> Mapping[str, Any]:
+    """Return conditions, which are a mapping.
+
+    Raises:
+        DataError: if they are none.
+    """
+    if not isinstance(conditions, Mapping):
+        raise DataError(
+            f"Expected a dict of names and values in `given`, got {conditions!r}. "
+            'Write given={"species": "Adelie"}.'
+        )
+    return conditions
 
 
 def required(names: Mapping[str, Any]) -> str:

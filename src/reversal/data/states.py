@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reversal.data.arrays import LARGEST
 from reversal.data.frames import near
-from reversal.data.source import Encoded, Source, State, Target, required
+from reversal.data.source import Encoded, Source, State, Target, by_name, required
 from reversal.errors import DataError, listed
 from reversal.spaces import Categorical, Euclidean, Product
 
@@ -41,14 +42,11 @@ class ArrayForm:
         """Return the form that an array shows; the range matters to integers alone."""
         if not isinstance(space, Euclidean):
             return cls(array.shape[1:], str(array.dtype))
+        _check_numbers(name, array)
         seen = array[np.isfinite(array)].astype(np.float64)
-        if seen.size == 0 or not seen.std() > 0:
-            raise DataError(
-                f"Expected numbers that vary in {name!r}, got one value everywhere. "
-                f"There is nothing to learn in it: leave it out."
-            )
+        mean, scale = _moments(name, seen)
         ends = (float(seen.min()), float(seen.max())) if array.dtype.kind in "iu" else ()
-        return cls(array.shape[1:], str(array.dtype), float(seen.mean()), float(seen.std()), *ends)
+        return cls(array.shape[1:], str(array.dtype), mean, scale, *ends)
 
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types; an infinite end is left out."""
@@ -83,7 +81,6 @@ class StateSource(Source):
 
         Raises:
             DataError: if factors are missing, unknown, of unequal length, or of fewer than 2 rows.
-            SpaceError: if an array does not lie in its space.
         """
         arrays = _arrays(data, is_plain)
         absent = [name for name in space.parts if name not in arrays]
@@ -97,9 +94,7 @@ class StateSource(Source):
         if rows < 2:
             raise DataError(f"Expected at least two rows, got {rows}. Hand over more data.")
         forms = {k: ArrayForm.of(k, arrays[k], part) for k, part in space.parts.items()}
-        source = cls(space, forms, is_plain)
-        space.check(source.encode(data).state, "data")
-        return source
+        return cls(space, forms, is_plain)
 
     @property
     def space(self) -> Product:
@@ -124,6 +119,7 @@ class StateSource(Source):
                 seen = seen.expand(rows, *part.sites)
                 present[name] = seen
                 state[name] = torch.where(_over(seen, value), value, blank)
+        self.product.check(state, "data")
         return Encoded(state, present)
 
     def decode(self, state: State, seed: int | None = None) -> Any:
@@ -133,25 +129,15 @@ class StateSource(Source):
         return arrays["x"] if self.is_plain else arrays
 
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
-        if self.is_plain and not isinstance(conditions, Mapping):
-            conditions = {"x": conditions}
+        conditions = self._by_factor(conditions)
         _check_names(conditions, self.product)
         read: dict[str, tuple[Tensor, Tensor]] = {}
         for name, condition in conditions.items():
-            values, known = condition if isinstance(condition, tuple) else (condition, True)
-            array, shape = _array(values), self.forms[name].shape
-            array = array[None] if array.shape == shape else array
-            if array.shape[1:] != shape or len(array) not in (1, n):
-                raise DataError(
-                    f"Expected {name!r} in `given` to have shape {shape} or {(n, *shape)}, got "
-                    f"{_array(values).shape}. Give one value, or one per sample."
-                )
+            array, known = self._condition(name, condition, n)
             value, seen = self._read(name, array)
-            sites = self._parts[name].sites
-            mask = torch.as_tensor(_array(known), dtype=torch.bool)
-            if mask.ndim:
-                mask = mask.reshape(-1, *sites)
-            mask = mask.expand(max(len(value), len(mask) if mask.ndim else 1), *sites)
+            mask = torch.from_numpy(known).expand(
+                max(len(value), len(known)), *self._parts[name].sites
+            )
             if not bool((seen | ~mask).all()):
                 raise DataError(
                     f"Expected a value wherever {name!r} is known in `given`, got a gap. "
@@ -161,17 +147,12 @@ class StateSource(Source):
         return read
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
-        if self.is_plain and not isinstance(conditions, Mapping):
-            conditions = {"x": conditions}
         named = {"x": samples} if self.is_plain else dict(samples)
-        for name, condition in conditions.items():
-            values, known = condition if isinstance(condition, tuple) else (condition, True)
-            mask = self._event_mask(name, _array(known))
-            named[name] = np.where(mask, _array(values), named[name]).astype(named[name].dtype)
+        for name, condition in self._by_factor(conditions).items():
+            drawn = named[name]
+            values, known = self._condition(name, condition, len(drawn))
+            named[name] = np.where(self._event_mask(name, known), values, drawn).astype(drawn.dtype)
         return named["x"] if self.is_plain else named
-
-    def check_rows(self, data: Any) -> None:
-        _check_names(_arrays(data, self.is_plain), self.product)
 
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
         arrays = _arrays(data, self.is_plain)
@@ -234,6 +215,7 @@ class StateSource(Source):
         shaped = array.reshape(len(array), *part.event_shape)
         if not part.is_real:
             return _codes(name, shaped)
+        _check_numbers(name, array)
         scaled = (shaped.astype(np.float64) - form.mean) / form.scale
         if np.isinf(scaled).any():
             raise DataError(f"Expected finite numbers in {name!r}, got an infinity. Replace it.")
@@ -247,33 +229,113 @@ class StateSource(Source):
         array = value.detach().cpu().numpy().reshape(len(value), *form.shape)
         if isinstance(self._parts[name], Euclidean):
             array = (array.astype(np.float64) * form.scale + form.mean).clip(form.low, form.high)
+            limit = LARGEST if form.dtype[0] != "f" else float(np.finfo(form.dtype).max)
+            array = array.clip(-limit, limit)
         dtype = np.dtype(form.dtype if self._parts[name].is_real else np.int64)
         return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)
 
     def _event_mask(self, name: str, mask: np.ndarray) -> np.ndarray:
-        """Return a mask over sites or over the caller's shape as one that broadcasts over it."""
+        """Return a mask ``(B, *sites)`` as one over the caller's shape."""
         part, form = self._parts[name], self.forms[name]
-        if mask.ndim == 0:
-            return mask
         lift = len(part.event_shape) - len(part.sites)
-        rows = mask.reshape(-1, *part.sites)
-        rows = np.broadcast_to(rows[(...,) + (None,) * lift], (len(rows), *part.event_shape))
+        rows = np.broadcast_to(mask[(...,) + (None,) * lift], (len(mask), *part.event_shape))
         return rows.reshape(len(rows), *form.shape)
 
+    def _by_factor(self, conditions: Any) -> Mapping[str, Any]:
+        """Return conditions by name; on a plain space they need none."""
+        if self.is_plain and not isinstance(conditions, Mapping):
+            return {"x": conditions}
+        return by_name(conditions)
 
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    def _condition(self, name: str, condition: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return values ``(1 or n, *shape)``, and which of their sites ``(1 or n, *sites)`` hold.
+
+        Raises:
+            DataError: unless it is values, or a tuple of values and a mask, of known shapes.
+        """
+        values, known = _pair(name, condition)
+        array, shape = _array(name, values), self.forms[name].shape
+        rows = array[None] if array.shape == shape else array
+        if rows.shape[1:] != shape or len(rows) not in (1, n):
+            raise DataError(
+                f"Expected {name!r} in `given` to have shape {shape} or {(n, *shape)}, got "
+                f"{array.shape}. Give one value, or one per sample."
+            )
+        mask, part = _array(name, known), self._parts[name]
+        lift = len(part.event_shape) - len(part.sites)
+        for own in (part.sites, part.event_shape, shape, ()) if mask.dtype.kind in "biu" else ():
+            if mask.shape in (own, (1, *own), (n, *own)):
+                mask = (mask if mask.ndim > len(own) else mask[None]) != 0
+                if own == ():
+                    return rows, mask.reshape(len(mask), *[1] * len(part.sites))
+                if own == part.sites or not lift:
+                    return rows, mask.reshape(len(mask), *part.sites)
+                whole = mask.reshape(len(mask), *part.event_shape)
+                return rows, whole.all(tuple(range(-lift, 0)))
+        raise DataError(
+            f"Expected what is known of {name!r} in `given` to be booleans of shape {part.sites} "
+            f"or {(n, *part.sites)}, got {mask.dtype} of shape {mask.shape}. "
+            f"Pass (values, known) with one boolean per site."
+        )
+
+
+def _pair(name: str, condition: Any) -> tuple[Any, Any]:
+    """Return values and what is known of them."""
+    is_list = isinstance(condition, list) and len(condition) == 2
+    is_masked = is_list and str(getattr(condition[1], "dtype", "")).endswith("bool")
+    if is_masked or (isinstance(condition, tuple) and len(condition) != 2):
+        got = "a list" if is_masked else f"{len(condition)} entries"
+        raise DataError(
+            f"Expected a tuple (values, known) for {name!r} in `given`, got {got}. "
+            f"Write ({name}, known)."
+        )
+    return condition if isinstance(condition, tuple) else (condition, True)
+
+
+def _moments(name: str, seen: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation, free of overflow."""
+    peak = float(np.abs(seen).max()) if seen.size else 0.0
+    unit = seen / peak if peak > 0 else np.zeros(1)
+    mean, scale = float(unit.mean()) * peak, float(unit.std()) * peak
+    if not scale > 0:
+        raise DataError(
+            f"Expected numbers that vary in {name!r}, got one value everywhere. "
+            f"There is nothing to learn in it: leave it out."
+        )
+    if peak > LARGEST or not scale > 1 / LARGEST:
+        raise DataError(
+            f"Expected numbers between {1 / LARGEST:g} and {LARGEST:g} in {name!r}, got {peak:g} "
+            f"with a standard deviation of {scale:g}. Choose another unit."
+        )
+    return mean, scale
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Expected an array for {name!r}, got {type(values).__name__}: {error}. "
+            f"Give rows of one shape, of a type that NumPy has."
+        ) from error
+
+
+def _check_numbers(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"Expected numbers in {name!r}, got {array.dtype}. Convert it: `array.astype(float)`."
+        )
 
 
 def _arrays(data: Any, is_plain: bool) -> dict[str, np.ndarray]:
     if is_plain and not isinstance(data, Mapping):
-        return {"x": _array(data)}
+        return {"x": _array("x", data)}
     if not isinstance(data, Mapping):
         raise DataError(
             f"Expected a dict of arrays by factor, got {type(data).__name__}. "
             f'Write {{"image": images, "label": labels}}.'
         )
-    return {name: _array(values) for name, values in data.items()}
+    return {name: _array(name, values) for name, values in data.items()}
 
 
 def _num_rows(arrays: Mapping[str, np.ndarray]) -> int:
@@ -299,6 +361,12 @@ def _codes(name: str, array: np.ndarray) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"Expected integer codes in {name!r}, got {array.dtype}. "
             f"Number the classes: `numpy.unique(values, return_inverse=True)`."
+        )
+    if array.size and not -1 <= array.min() <= array.max() < 2**63:
+        wrong = array.min() if array.min() < -1 else array.max()
+        raise DataError(
+            f"Expected codes from 0 in {name!r}, or -1 for a gap, got {wrong}. Number the classes "
+            f"from 0."
         )
     codes = torch.from_numpy(array.astype(np.int64))
     return codes.clamp_min(0), codes >= 0

@@ -25,7 +25,7 @@ from reversal.data.arrays import flat
 from reversal.data.columns import Column, Discrete, column_from_config, infer
 from reversal.data.forms import Form, form_class, form_from_config, to_table
 from reversal.data.frames import near
-from reversal.data.numeric import Numeric
+from reversal.data.numeric import Numeric, Real
 from reversal.data.quantiles import QuantileMap
 from reversal.errors import DataError, listed
 
@@ -303,7 +303,7 @@ class TableCodec:
             if name not in names:
                 raise DataError(
                     f"Expected only columns of the fitted table, got {name!r} as well; "
-                    f"{near(name, names)} Rename or drop it."
+                    f"{near(name, names)} Rename it, or drop it."
                 )
         absent = [name for name in names if name not in table.column_names]
         if absent:
@@ -314,12 +314,20 @@ class TableCodec:
         return table
 
     def _form_like(self, like: Any) -> Form:
-        """Return the form of another frame with the same columns; an empty one has no type."""
+        """Return the form of another frame with the same columns.
+
+        An empty one has no type, and whole numbers in a real one say nothing of its law: both take
+        the fitted type.
+        """
         table = self._select(to_table(like))
-        empty = [
-            name for name in table.column_names if flat(table[name]).null_count == table.num_rows
+        reals = {column.name for column in self.numeric if isinstance(column, Real)}
+        untold = [
+            name
+            for name in table.column_names
+            if flat(table[name]).null_count == table.num_rows
+            or (name in reals and pa.types.is_integer(table[name].type))
         ]
-        return form_class(like).of(like, table).adopt(self.form, empty)
+        return form_class(like).of(like, table).adopt(self.form, untold)
 
 
 def _stack(columns: list[np.ndarray]) -> Tensor:

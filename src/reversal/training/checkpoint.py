@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 def write(
     folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
-    """Write a run.
+    """Write a run: each file whole or not at all; drafts of a save that was killed are removed.
 
     Args:
         folder: made if there is none; its other files stay as they are.
@@ -49,6 +50,8 @@ def write(
             _write_through(drafts[name], data)
         for name, draft in drafts.items():
             os.replace(draft, folder / name)
+        for stale in filter(is_draft, folder.iterdir()):
+            stale.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
             f"Expected to write a run to {str(folder)!r}, got: {error.strerror or error}. "
@@ -58,6 +61,12 @@ def write(
         for draft in drafts.values():
             if draft.exists():
                 draft.unlink()
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a file is one of those that are renamed at the end of `write`."""
+    pattern = rf"\.({re.escape(WEIGHTS)}|{re.escape(CONFIG)})\.\d+\.part"
+    return re.fullmatch(pattern, path.name) is not None
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -83,7 +92,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
 def _configuration(folder: Path) -> dict[str, Any]:
     text = _bytes(folder, CONFIG)
     try:
-        config = json.loads(text)
+        config = json.loads(text, parse_constant=_no_number)
         version, checksum = int(config["format"]), str(config.pop("checksum"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -95,7 +104,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
             f"Expected a run of format {FORMAT}, got format {version} in {str(folder)!r}. "
             f"Install the version of reversal that wrote it, or fit and save again."
         )
-    if _checksum(config) != checksum:
+    if _checksum(config) != checksum or "weights" not in config:
         raise CheckpointError(
             f"Expected {str(folder / CONFIG)!r} as it was saved, got one that was changed. "
             f"Copy the folder again, or fit and save again."
@@ -112,6 +121,10 @@ def _bytes(folder: Path, name: str) -> bytes:
             f"Expected a saved run with {name} in {str(folder)!r}, got {found}. "
             f"Give the folder that `model.save` wrote."
         ) from error
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
 
 
 def _write_through(path: Path, data: bytes) -> None:

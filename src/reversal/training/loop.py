@@ -19,7 +19,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from reversal.errors import CapabilityError
+from reversal.errors import DataError
 from reversal.training.ema import MovingAverage
 
 MEASURED = (5, 25)
@@ -82,7 +82,7 @@ class Plan:
         for name in ("steps", "minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise CapabilityError(f"Expected {name} > 0, got {value}. Give a positive budget.")
+                raise DataError(f"Expected {name} > 0, got {value}. Give a positive budget.")
 
     def known_steps(self, num_items: int) -> int | None:
         """The number of steps, where no measurement is needed to tell it."""
@@ -104,9 +104,10 @@ class Plan:
 @final
 @dataclass
 class Trace:
-    """What training did: steps done, and the held-out losses by step."""
+    """What training did: steps done, why it ended, and the held-out losses by step."""
 
     steps: int = 0
+    ended: str = ""
     held_out: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
 
@@ -130,6 +131,9 @@ def train(
         generator: the order of the items.
         validate: the held-out loss of the module as it is; it must not depend on global randomness.
         on_progress: called after every step.
+
+    Raises:
+        DataError: if training diverged: no held-out loss is finite, or a weight is not.
 
     Cost: one loss and its gradient per step.
     """
@@ -200,13 +204,33 @@ class _Run:
         """Whether the steps are done, patience is lost, or the time is well past its budget."""
         late = self.plan.steps is None and self.plan.minutes is not None
         late = late and time.monotonic() - self.start > 1.1 * 60 * (self.plan.minutes or 0) + 1
-        done = self.steps is not None and self.trace.steps >= self.steps
-        return late or done or (0 < self.plan.patience <= self.stale)
+        reasons = {
+            "the held-out loss stopped falling": 0 < self.plan.patience <= self.stale,
+            "all steps were done": self.steps is not None and self.trace.steps >= self.steps,
+            "the time was up": late,
+        }
+        self.trace.ended = next((reason for reason, holds in reasons.items() if holds), "")
+        return bool(self.trace.ended)
 
     def finish(self) -> Trace:
-        """Install the best averaged weights."""
-        if self.validate is None:
+        """Install the best averaged weights.
+
+        Raises:
+            DataError: if training came to no number.
+        """
+        if not self.trace.held_out:
             self.trace.best_step, self.best = self.trace.steps, self.average.snapshot()
+        checks = [value for _, value in self.trace.held_out]
+        if checks and not any(map(math.isfinite, checks)):
+            raise DataError(
+                f"Expected a held-out loss that is a number, got {checks[-1]} at all "
+                f"{len(checks)} checks. Lower learning_rate, now {self.plan.learning_rate:g}."
+            )
+        if not all(bool(part.isfinite().all()) for part in self.best):
+            raise DataError(
+                f"Expected weights that are numbers, got NaN after {self.trace.steps} steps. "
+                f"Lower learning_rate, now {self.plan.learning_rate:g}."
+            )
         self.average.install(self.best)
         self.module.eval()
         return self.trace

@@ -1,0 +1,56 @@
+"""Arguments that are numbers, looked at before any work; a wrong one is named in a sentence."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from reversal.errors import DataError
+
+MOST_SEED = 2**62 - 1
+"""The greatest seed: one that leaves room for what is added to it."""
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return a whole number between two ends.
+
+    Raises:
+        DataError: if it is none, or lies outside.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        ends = f"{name} >= {least}" + ("" if most is None else f" and <= {most}")
+        raise DataError(
+            f"Expected a whole number {ends}, got {name}={value!r}. Choose another {name}."
+        )
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a number above 0.
+
+    Raises:
+        DataError: if it is none, or not finite.
+    """
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise DataError(f"Expected {name} > 0, got {value!r}. Give a number above 0.")
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    """Return a number from 0 to below 1.
+
+    Raises:
+        DataError: if it is none.
+    """
+    if not _is_number(value) or not 0 <= value < 1:
+        raise DataError(f"Expected 0 <= {name} < 1, got {value!r}. Give a share.")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, str | bytes)
