@@ -97,6 +97,12 @@ class Leap:
         """One jump at most, at rates integrated over the step: :math:`1 - e^{-R}`, then R(y)/R."""
         return cls(-torch.expm1(-rates.sum(-1)), rates)
 
+    @classmethod
+    def of_masses(cls, stay: Tensor, weights: Tensor) -> Leap:
+        """From unnormalized masses of staying, ``(B, *sites)``, and of each other state."""
+        moves = weights.sum(-1)
+        return cls(moves / (moves + stay).clamp_min(torch.finfo(moves.dtype).tiny), weights)
+
     def sample(self, x: Tensor, generator: Randomness = None) -> Tensor:
         """Draw the next state from ``x``, int64 of shape ``(B, *sites)``."""
         u = noise.uniform(x.shape, self.prob, generator)

@@ -160,8 +160,7 @@ class Chain(Path):
         law = ahead * _times(self._weights(posterior, x_t, t), self._at(self.cumulative, s))
         stay = law.gather(-1, x_t[..., None]).squeeze(-1)
         weights = law.scatter(-1, x_t[..., None], 0.0)
-        moves = weights.sum(-1)
-        return Leap(moves / (moves + stay).clamp_min(torch.finfo(moves.dtype).tiny), weights)
+        return Leap.of_masses(stay, weights)
 
 
 @final

@@ -232,8 +232,7 @@ class Resampling(Process):
         own = x_t[..., None]
         stay = (blend.gather(-1, own).squeeze(-1) + near.to(blend)).exp()
         weights = (blend + far[..., None].to(blend)).exp().scatter(-1, own, 0.0)
-        moves = weights.sum(-1)
-        return Leap(moves / (moves + stay).clamp_min(torch.finfo(moves.dtype).tiny), weights)
+        return Leap.of_masses(stay, weights)
 
 
 @final
