@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": ["fit"],
     "sample": ["sample"],
     "impute": ["impute"],
+    "schema": ["schema"],
     "demo": ["demo"],
 }
 

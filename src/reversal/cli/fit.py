@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reversal.cli import preflight
 from reversal.cli.console import in_a_sentence, say, stage, warn
-from reversal.cli.options import Seed
+from reversal.cli.options import Seed, Space
 
 Table = Annotated[
     Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
@@ -28,19 +28,25 @@ Minutes = Annotated[
 
 
 @in_a_sentence
-def fit(file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0) -> None:
+def fit(
+    file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0, space: Space = None
+) -> None:
     """Learn the law of a table: numbers, categories, gaps and all.
 
     Example: reversal fit penguins.csv --out run --minutes 1
     """
     preflight.run_to_write(out)
-    from reversal.data import frames
+    from reversal.cli.schema import show
+    from reversal.data import Schema, TableCodec, frames
     from reversal.model import Model
 
+    declared = None if space is None else Schema.read(space)
     frame = frames.read(file)
+    codec: Any = TableCodec.infer(frame, declared)
+    show(codec)
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(minutes=minutes, seed=seed).fit(frame)
+            model = Model(minutes=minutes, seed=seed).fit(frame, codec)
     except KeyboardInterrupt as error:
         warn("stopped; nothing was saved")
         raise typer.Exit(130) from error

@@ -25,6 +25,15 @@ def table_to_write(path: Path) -> Path:
             f"Expected a file to write that ends in {' or '.join(WRITERS)}, got {path.name!r}. "
             "Choose such an extension."
         )
+    return file_to_write(path)
+
+
+def file_to_write(path: Path) -> Path:
+    """Return a path to which a file can be written.
+
+    Raises:
+        DataError: if it is a folder, or its folder cannot be written to.
+    """
     if path.is_dir():
         raise DataError(
             f"Expected a file to write, got the folder {str(path)!r}. Name a file in it."

@@ -34,6 +34,8 @@ def type_of(text: str) -> pa.DataType:
         return pa.dictionary(type_of(match[2]), type_of(match[1]), match[3] == "1")
     if match := re.fullmatch(r"(decimal\d+)\((\d+), (-?\d+)\)", text):
         return getattr(pa, match[1])(int(match[2]), int(match[3]))
+    if match := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", text):
+        return pa.timestamp(match[1], match[2])
     return pa.type_for_alias(text)
 
 
@@ -47,7 +49,8 @@ class Form(ABC):
     names: tuple[str, ...]
     types: tuple[str, ...]
 
-    # what is said column by column, and the word for nothing said
+    # what is said column by column; of the types too, the word for nothing said
+    by_column: ClassVar[tuple[str, ...]] = ("names", "types")
     unsaid: ClassVar[dict[str, str]] = {"types": "null"}
 
     @classmethod
@@ -93,6 +96,12 @@ class Form(ABC):
             changes[field] = tuple(
                 lent.get(name, nothing) if name in names else value for name, value in values
             )
+        return replace(self, **changes)
+
+    def keep(self, names: Collection[str]) -> Self:
+        """Return the form of some of the columns."""
+        places = [j for j, name in enumerate(self.names) if name in names]
+        changes = {part: tuple(getattr(self, part)[j] for j in places) for part in self.by_column}
         return replace(self, **changes)
 
     def to_config(self) -> dict[str, Any]:
@@ -185,6 +194,7 @@ class PandasForm(Form):
     labels: tuple[Any, ...]
     index: tuple[Any, str]
 
+    by_column: ClassVar[tuple[str, ...]] = ("names", "types", "dtypes", "labels")
     unsaid: ClassVar[dict[str, str]] = {"types": "null", "dtypes": ""}
 
     @classmethod
@@ -277,7 +287,7 @@ def _misfit(name: str, series: pd.Series) -> str:
     if series.dtype == object and len(shown) > 1:
         return f"Column {name!r}: expected one type, got {' and '.join(shown[-2:])}. {cure}drop it."
     kind = next(iter(firsts)).__name__ if series.dtype == object and firsts else series.dtype
-    wanted = "numbers, text, booleans or categories"
+    wanted = "numbers, text, booleans, categories, dates or times"
     return f"Column {name!r}: expected {wanted}, got {kind}. {cure}drop it."
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reversal.data.columns import Category, Discrete
+from reversal.data.columns import Discrete
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
 from reversal.data.source import Encoded, Source, State, Target, by_name
@@ -101,9 +101,8 @@ class TableSource(Source):
         import narwhals as nw
 
         column = self._discrete(name)
-        labels = column.categories if isinstance(column, Category) else (False, True)
         native = nw.from_native(data, eager_only=True)
-        series = {str(k): values[:, j] for j, k in enumerate(labels)}
+        series = {str(k): values[:, j] for j, k in enumerate(column.labels)}
         frame = nw.to_native(nw.from_dict(series, backend=native.implementation))
         if native.implementation is nw.Implementation.PANDAS:
             frame.index = data.index
@@ -128,10 +127,10 @@ class TableSource(Source):
     @property
     def measure(self) -> dict[str, str]:
         counted = {c.name: "counting" for c in self.codec.category}
-        real = {
-            c.name: "counting" if c.lattice is not None else "Lebesgue" for c in self.codec.numeric
-        }
-        return real | counted
+        return {c.name: c.measure for c in self.codec.numeric} | counted
+
+    def space_yaml(self) -> str:
+        return self.codec.space_yaml()
 
     def to_config(self) -> dict[str, Any]:
         return {"type": "table", "codec": self.codec.to_config()}

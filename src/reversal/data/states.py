@@ -21,6 +21,7 @@ from torch import Tensor
 from reversal.data.arrays import LARGEST
 from reversal.data.frames import near
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
+from reversal.data.space_text import space_text
 from reversal.errors import DataError, listed
 from reversal.spaces import Categorical, Euclidean, Product
 
@@ -193,6 +194,9 @@ class StateSource(Source):
     def measure(self) -> dict[str, str]:
         names = {Euclidean: "Lebesgue", Categorical: "counting"}
         return {k: names.get(type(p), "uniform probability") for k, p in self._parts.items()}
+
+    def space_yaml(self) -> str:
+        return space_text(self.product)
 
     def to_config(self) -> dict[str, Any]:
         forms = {name: form.to_config() for name, form in self.forms.items()}

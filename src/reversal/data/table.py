@@ -27,9 +27,11 @@ from reversal.data.forms import Form, form_class, form_from_config, to_table
 from reversal.data.frames import near
 from reversal.data.numeric import Numeric, Real
 from reversal.data.quantiles import QuantileMap
+from reversal.data.schema import Schema, schema_text
 from reversal.errors import DataError, listed
 
-VERSION = 1
+VERSION = 2
+READS = (1, 2)
 
 State = dict[str, Tensor]
 
@@ -53,26 +55,37 @@ class TableCodec:
 
     columns: tuple[Column, ...]
     form: Form
+    dropped: tuple[str, ...] = ()
 
     @classmethod
-    def infer(cls, frame: Any) -> TableCodec:
-        """Return the codec that a frame shows: pandas, polars or Arrow, at least two rows.
+    def infer(cls, frame: Any, schema: Schema | None = None) -> TableCodec:
+        """Return the codec that a frame shows: pandas, polars, Arrow or a record array.
+
+        Args:
+            frame: at least two rows.
+            schema: what is declared of columns, as `space.yaml` holds it; the rest is inferred.
 
         Cost: a sort of each column.
 
         Raises:
             DataError: if there is no column, fewer than two rows, no column that varies, two
-                columns of one name, an infinity, or a column of mixed or unknown type.
+                columns of one name, an infinity, a column of mixed or unknown type, or one that
+                the schema does not fit.
         """
         table = to_table(frame)
         _check_size(table)
-        columns = tuple(infer(name, table[name]) for name in table.column_names)
+        declared = {} if schema is None else schema.of(table.column_names)
+        dropped = tuple(name for name, what in declared.items() if what.type == "drop")
+        kept = [name for name in table.column_names if name not in dropped]
+        columns = tuple(infer(name, table[name], declared.get(name)) for name in kept)
         if not any(isinstance(column, Numeric | Discrete) for column in columns):
             raise DataError(
-                f"Expected a column that varies, got {len(columns)} with one value each. "
-                "There is nothing to learn: hand over more rows or other columns."
+                f"Expected a column that varies, got {len(columns)} with one value each, or with "
+                "another one in every row. There is nothing to learn: hand over more rows or other "
+                "columns, or say `type: category` or `type: integer` of a key in space.yaml."
             )
-        return cls(columns, form_class(frame).of(frame, table))
+        form = form_class(frame).of(frame, table)
+        return cls(columns, form.keep(kept), dropped)
 
     @cached_property
     def numeric(self) -> tuple[Numeric, ...]:
@@ -185,11 +198,11 @@ class TableCodec:
         """Return log |dz / dx| of each numeric column at a state, float64 ``(B, d)``.
 
         x is in the caller's units. The logarithm of a rounded number's probability is that of its
-        density plus log h, h = `units`.
+        density plus log h, h = `units`. On a spike x is its level u, and the logarithm of its
+        probability that of the density.
         """
-        positions = self.quantiles.inverse(state["numeric"])
         scales = torch.tensor([column.unit for column in self.numeric], dtype=torch.float64)
-        return self.quantiles.log_jacobian(positions) - scales.log()
+        return self.quantiles.log_jacobian(state["numeric"]) - scales.log()
 
     def describe(self) -> str:
         """Return the schema as an aligned table: name, type, detail and missing entries."""
@@ -204,10 +217,15 @@ class TableCodec:
         ]
         return "\n".join(lines)
 
+    def space_yaml(self) -> str:
+        """Return the schema as the text of `space.yaml`, which `Schema.parse` reads."""
+        return schema_text(self.columns, self.dropped)
+
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types from which `from_config` rebuilds the same codec."""
         columns = [column.to_config() for column in self.columns]
-        return {"version": VERSION, "form": self.form.to_config(), "columns": columns}
+        form, dropped = self.form.to_config(), list(self.dropped)
+        return {"version": VERSION, "form": form, "columns": columns, "dropped": dropped}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TableCodec:
@@ -216,13 +234,14 @@ class TableCodec:
         Raises:
             DataError: if a newer version wrote it, or it names a type of column that is unknown.
         """
-        if config.get("version") != VERSION:
+        if config.get("version") not in READS:
             raise DataError(
                 f"Expected a table codec of version {VERSION}, got {config.get('version')!r}. "
                 "Install the version of reversal that wrote it, or fit again."
             )
         columns = tuple(column_from_config(column) for column in config["columns"])
-        return cls(columns, form_from_config(config["form"]))
+        dropped = tuple(config.get("dropped", ()))
+        return cls(columns, form_from_config(config["form"]), dropped)
 
     def _pack(
         self, codes: Mapping[str, np.ndarray], noise: Tensor
@@ -247,7 +266,7 @@ class TableCodec:
     def _normals(self, positions: Tensor, noise: Tensor) -> Tensor:
         """Dither positions and map them, float32; where rounding would fail, do not dither."""
         widths = torch.tensor([column.width for column in self.numeric], dtype=torch.float64)
-        normals = self.quantiles.forward(positions + widths * noise).float()
+        normals = self.quantiles.forward_float(positions + widths * noise, noise + 0.5)
         moved = self.quantiles.inverse(normals).round() != positions.round()
         moved &= widths > 0
         if not moved.any():
@@ -297,8 +316,9 @@ class TableCodec:
         return columns[str(name)]
 
     def _select(self, table: pa.Table) -> pa.Table:
-        """Return a table that has exactly the columns of this codec."""
+        """Return a table that has exactly the columns of this codec; what it drops is dropped."""
         names = [column.name for column in self.columns]
+        table = table.select([name for name in table.column_names if name not in self.dropped])
         for name in table.column_names:
             if name not in names:
                 raise DataError(
@@ -327,7 +347,8 @@ class TableCodec:
             if flat(table[name]).null_count == table.num_rows
             or (name in reals and pa.types.is_integer(table[name].type))
         ]
-        return form_class(like).of(like, table).adopt(self.form, untold)
+        form = form_class(like).of(like, to_table(like)).keep(table.column_names)
+        return form.adopt(self.form, untold)
 
 
 def _stack(columns: list[np.ndarray]) -> Tensor:
