@@ -113,9 +113,11 @@ def read(value: Any, kind: pa.DataType) -> pa.Array:
         raise ValueError(f"{value!r} is no text")
     if pa.types.is_date(kind) and isinstance(value, datetime.datetime):
         value = value.date()
-    if isinstance(value, np.datetime64) and pa.types.is_date(kind):
-        value = value.astype("datetime64[D]")
-    array = pa.array([value.isoformat() if hasattr(value, "isoformat") else value])
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        whole = value.astype("datetime64[D]") if pa.types.is_date(kind) else value
+        return as_type(pa.array(np.array([whole])), kind)
+    isoformat = getattr(value, "isoformat", None)
+    array = pa.array([isoformat() if isoformat else value])
     if is_text(array.type):
         return _from_text(array[0].as_py(), kind)
     return as_type(array, kind)

@@ -156,7 +156,7 @@ class Moment(Numeric):
     def _read(self, value: Any) -> pa.Array:
         try:
             return moments.read(value, self.type)
-        except (pa.ArrowException, ValueError, OverflowError) as error:
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             cure = "Write it as ISO 8601 does, for instance as one of these."
             raise self.expected(self._wanted, repr(value), cure) from error
 
@@ -224,7 +224,7 @@ def _end(name: str, declared: Declared | None, end: str, kind: pa.DataType) -> i
         return None
     try:
         return int(moments.integers(moments.read(value, kind))[0].as_py())
-    except (pa.ArrowException, ValueError, OverflowError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         cure = f"Mend `{end}` in space.yaml."
         raise expected(name, f"a {field(declared, 'type')}", repr(value), cure) from error
 

@@ -150,7 +150,11 @@ class Identifier(Column):
 
     @property
     def detail(self) -> str:
-        return f"{self.why}: not modelled, new ones from {self.form.first}"
+        cure = "integer" if isinstance(self.form, keys.Numbered) else "category"
+        return (
+            f"{self.why}: not modelled, new ones from {self.form.first} "
+            f"(`type: {cure}` in space.yaml models it)"
+        )
 
     def declare(self) -> dict[str, Any]:
         return {}
