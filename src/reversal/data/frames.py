@@ -58,7 +58,8 @@ def read(path: str | os.PathLike[str]) -> Any:
 def write(frame: Any, path: str | os.PathLike[str]) -> None:
     """Write a frame to ``.csv`` or ``.parquet``, whole or not at all.
 
-    A CSV file has no index; a Parquet file keeps that of a pandas frame.
+    A CSV file has no index; a Parquet file keeps that of a pandas frame. A CSV file has no
+    durations either: they are whole numbers of their unit in it.
 
     Raises:
         DataError: if the extension is neither, or the folder cannot be written to.
@@ -215,7 +216,26 @@ def _write_csv(frame: Any, file: IO[bytes]) -> None:
 
     from reversal.data.forms import to_table
 
-    csv.write_csv(to_table(frame), file)
+    table = to_table(frame)
+    arrays = [_in_seconds(column) for column in table.itercolumns()]
+    csv.write_csv(table.from_arrays(arrays, names=table.column_names), file)
+
+
+def _in_seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in whole seconds where they are, as a CSV file that was read had them."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_time(kind):
+        short = pa.time32("s")
+    elif pa.types.is_timestamp(kind):
+        short = pa.timestamp("s", kind.tz)
+    else:
+        return column
+    try:
+        return column.cast(short)
+    except pa.ArrowException:
+        return column
 
 
 def _write_parquet(frame: Any, file: IO[bytes]) -> None:

@@ -303,18 +303,17 @@ def _check_varies(name: str, entries: pa.Array) -> None:
 
 def _check_range(name: str, entries: pa.Array, declared: Declared | None) -> None:
     """Refuse numbers beyond the range that was declared."""
-    least, greatest = field(declared, "least"), field(declared, "greatest")
-    low, high = (
-        -math.inf if least is None else least,
-        math.inf if greatest is None else greatest,
-    )
+    ends = {"from": field(declared, "least"), "to": field(declared, "greatest")}
+    low = -math.inf if ends["from"] is None else ends["from"]
+    high = math.inf if ends["to"] is None else ends["to"]
     numbers = plain(entries).fill_null(0).to_numpy(zero_copy_only=False)
     seen = entries.is_valid().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(seen & ((numbers < low) | (numbers > high)))
     if len(wrong):
+        said = " ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
         cure = "Widen `least` and `greatest` in space.yaml, or mend the entry."
         got = in_row(numbers[wrong[0]].item(), int(wrong[0]))
-        raise expected(name, f"numbers from {low:g} to {high:g}", got, cure)
+        raise expected(name, f"numbers {said}", got, cure)
 
 
 def _declared_digits(

@@ -17,7 +17,7 @@ from reversal.data.declared import Declared
 from reversal.data.forms import type_of
 
 ENOUGH_FOR_A_KEY = 20
-KEY_NAME = re.compile(r"(?:^|[^a-z])(?:id|key|uuid|guid)$|[a-z](?:Id|ID|Key)$")
+KEY_NAME = re.compile(r"(?:^|[^A-Za-z])(?i:id|key|uuid|guid)$|[a-z](?:Id|ID|Key)$")
 
 
 @final
