@@ -147,5 +147,5 @@ def test_large_unsigned_keys_count_on():
 
 
 def test_a_table_of_nothing_but_keys_is_refused_with_the_cure():
-    with pytest.raises(DataError, match="another one in every row.*`type: integer`"):
+    with pytest.raises(DataError, match=r"another one in every row.*`type: integer`"):
         TableCodec.infer(pd.DataFrame({"id": range(50)}))

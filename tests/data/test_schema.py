@@ -1,4 +1,4 @@
-"""space.yaml: what is inferred is written, what is written is obeyed, what does not fit is named."""
+"""space.yaml: what is inferred is written, what is written obeyed, what does not fit named."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_a_text_that_is_no_schema_is_refused_by_column_field_and_cure(text, mess
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(DataError, match="Expected a schema at .*reversal schema FILE"):
+    with pytest.raises(DataError, match=r"Expected a schema at .*reversal schema FILE"):
         Schema.read(tmp_path / "none.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"version: 1\ncolumns: {\xff: real}")
     with pytest.raises(DataError, match="Expected a schema at"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -149,7 +150,7 @@ def test_the_map_increases_and_its_inverse_stands_still_on_spikes_alone(values, 
     knots, normals = spiked_knots(numbers, spikes)
     assert len(knots) <= 257
     assert (np.diff(normals) > 0).all()
-    repeated = [low for low, high in zip(knots, knots[1:]) if low == high]
+    repeated = [low for low, high in pairwise(knots) if low == high]
     assert (np.diff(knots) >= 0).all() and repeated == spikes.tolist()
     chart = QuantileMap.pack([(knots, normals)])
     levels = torch.rand((len(numbers), 1), generator=torch.Generator().manual_seed(0)).double()

@@ -1,4 +1,4 @@
-"""Dates, times and durations: lattices of their steps, the caller's unit and zone, exact returns."""
+"""Dates, times and durations: lattices of steps, the caller's unit and zone, exact returns."""
 
 from __future__ import annotations
 

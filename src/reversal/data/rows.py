@@ -76,18 +76,14 @@ class TableSource(Source):
         return _overlay(samples, own) if len(to_table(samples)) else samples
 
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
-        import narwhals as nw
-
         own = _columns(to_table(data))
         label = "draw"
         while label in own:
             label += "_"
-        frames = []
-        for draw, state in enumerate(states):
-            filled = _overlay(self.codec.decode(self._join(state), like=data), own)
-            frame = nw.from_native(filled, eager_only=True)
-            frames.append(frame.select(nw.lit(draw, nw.Int64).alias(label), nw.all()))
-        return nw.to_native(nw.concat(frames))
+        filled = [
+            _overlay(self.codec.decode(self._join(state), like=data), own) for state in states
+        ]
+        return form_class(data).stacked(filled, label)
 
     def target(self, name: str) -> Target:
         column = self._discrete(name)
@@ -98,15 +94,8 @@ class TableSource(Source):
         raise KeyError(name)
 
     def probabilities(self, name: str, values: np.ndarray, data: Any) -> Any:
-        import narwhals as nw
-
-        column = self._discrete(name)
-        native = nw.from_native(data, eager_only=True)
-        series = {str(k): values[:, j] for j, k in enumerate(column.labels)}
-        frame = nw.to_native(nw.from_dict(series, backend=native.implementation))
-        if native.implementation is nw.Implementation.PANDAS:
-            frame.index = data.index
-        return frame
+        columns = {str(k): values[:, j] for j, k in enumerate(self._discrete(name).labels)}
+        return form_class(data).of_columns(columns, data)
 
     def without(self, data: Any, name: str) -> Any:
         """Return rows as an Arrow table in which one column is missing everywhere."""

@@ -19,7 +19,7 @@ from reversal.data import moments
 from reversal.data.arrays import is_text, plain
 from reversal.data.column import expected, in_row
 from reversal.data.declared import Declared, field
-from reversal.data.forms import type_of
+from reversal.data.form import type_of
 from reversal.data.lattice import Lattice
 from reversal.data.numeric import Numeric, lattice_knots, numeric_fields
 

@@ -14,7 +14,7 @@ from reversal.data import keys, moments
 from reversal.data.arrays import is_plain, is_text, plain
 from reversal.data.column import Column, expected
 from reversal.data.declared import Declared
-from reversal.data.forms import type_of
+from reversal.data.form import type_of
 
 ENOUGH_FOR_A_KEY = 20
 KEY_NAME = re.compile(r"(?:^|[^A-Za-z])(?i:id|key|uuid|guid)$|[a-z](?:Id|ID|Key)$")
