@@ -11,7 +11,7 @@ and is rounded back: ``decode(encode(frame)) = frame`` wherever float32 tells th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, final
@@ -32,6 +32,7 @@ from reversal.errors import DataError, listed
 
 VERSION = 2
 READS = (1, 2)
+BLOCK = 2**19  # numbers that are mapped at once
 
 State = dict[str, Tensor]
 
@@ -141,7 +142,7 @@ class TableCodec:
         generator = generator or torch.Generator().manual_seed(rows)
         size, device = (rows, len(self.numeric)), generator.device
         noise = torch.rand(size, generator=generator, device=device, dtype=torch.float64).cpu()
-        return self._pack(codes, noise - 0.5)
+        return self._pack(codes, noise.sub_(0.5))
 
     def decode(
         self,
@@ -164,7 +165,7 @@ class TableCodec:
         rows = self._check(state)
         packed = dict(state)
         if self.numeric:
-            packed["numeric"] = self.quantiles.inverse(state["numeric"].detach().cpu())
+            packed["numeric"] = _blocked(self.quantiles.inverse, state["numeric"].detach().cpu())
         values, gaps = self._unpack(packed), self._unpack(missing or {})
         arrays = [
             column.decode(values.get(column.name, np.zeros(rows)), gaps.get(column.name))
@@ -202,7 +203,7 @@ class TableCodec:
         probability that of the density.
         """
         scales = torch.tensor([column.unit for column in self.numeric], dtype=torch.float64)
-        return self.quantiles.log_jacobian(state["numeric"]) - scales.log()
+        return _blocked(self.quantiles.log_jacobian, state["numeric"]) - scales.log()
 
     def describe(self) -> str:
         """Return the schema as an aligned table: name, type, detail and missing entries."""
@@ -254,7 +255,7 @@ class TableCodec:
             blank = np.full(rows, np.nan)
             positions = _stack([codes.get(column.name, blank) for column in self.numeric])
             present["numeric"] = ~positions.isnan()
-            normals = self._normals(positions.nan_to_num(0.0), noise)
+            normals = self._normals(positions.nan_to_num_(0.0), noise)
             state["numeric"] = normals.where(present["numeric"], torch.zeros(()))
         if self.category:
             blank = np.full(rows, -1)
@@ -266,12 +267,16 @@ class TableCodec:
     def _normals(self, positions: Tensor, noise: Tensor) -> Tensor:
         """Dither positions and map them, float32; where rounding would fail, do not dither."""
         widths = torch.tensor([column.width for column in self.numeric], dtype=torch.float64)
-        normals = self.quantiles.forward_float(positions + widths * noise, noise + 0.5)
-        moved = self.quantiles.inverse(normals).round() != positions.round()
-        moved &= widths > 0
-        if not moved.any():
-            return normals
-        return torch.where(moved, self.quantiles.forward(positions).float(), normals)
+
+        def dithered(positions: Tensor, noise: Tensor) -> Tensor:
+            normals = self.quantiles.forward_float(positions + widths * noise, noise + 0.5)
+            moved = self.quantiles.inverse(normals).round() != positions.round()
+            moved &= widths > 0
+            if not moved.any():
+                return normals
+            return torch.where(moved, self.quantiles.forward(positions).float(), normals)
+
+        return _blocked(dithered, positions, noise)
 
     def _unpack(self, packed: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Return the entries ``(B,)`` of each column of a packed tree."""
@@ -349,6 +354,13 @@ class TableCodec:
         ]
         form = form_class(like).of(like, to_table(like)).keep(table.column_names)
         return form.adopt(self.form, untold)
+
+
+def _blocked(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """Return a function of rows ``(B, d)``, computed some rows at a time to bound the memory."""
+    size = max(1, BLOCK // max(1, parts[0].shape[1]))
+    pieces = zip(*(part.split(size) for part in parts), strict=True)
+    return torch.cat([function(*piece) for piece in pieces])
 
 
 def _stack(columns: list[np.ndarray]) -> Tensor:
