@@ -1,7 +1,8 @@
-"""``reversal fit``: a table in, a run out."""
+"""``reversal fit``: a table or pictures in, a run out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,10 @@ from reversal.cli.console import in_a_sentence, say, stage, warn
 from reversal.cli.options import Seed, Space
 
 Table = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The table to learn from, .csv or .parquet; or a folder of .png files."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]
 Minutes = Annotated[
@@ -31,7 +35,7 @@ Minutes = Annotated[
 def fit(
     file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0, space: Space = None
 ) -> None:
-    """Learn the law of a table: numbers, categories, gaps and all.
+    """Learn the law of a table, numbers, categories, gaps and all, or of a folder of pictures.
 
     Example: reversal fit penguins.csv --out run --minutes 1
     """
@@ -42,11 +46,15 @@ def fit(
 
     declared = None if space is None else Schema.read(space)
     frame = frames.read(file)
-    codec: Any = TableCodec.infer(frame, declared)
-    show(codec)
+    known: Any = declared
+    if isinstance(frame, Mapping):
+        say(f"  {frame}")
+    else:
+        known = TableCodec.infer(frame, declared)
+        show(known)
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(minutes=minutes, seed=seed).fit(frame, codec)
+            model = Model(minutes=minutes, seed=seed).fit(frame, known)
     except KeyboardInterrupt as error:
         warn("stopped; nothing was saved")
         raise typer.Exit(130) from error

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from reversal.core import Capability, Path
+from reversal.data.pictures import FACTOR, Pictures
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
 from reversal.data.source import Source
@@ -27,7 +28,8 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
     """Return the source that data show, and a process on the product of its factors.
 
     Args:
-        data: a frame or a record array; or a dict of arrays, or one array, with a space or process.
+        data: a frame, a record array or pictures; or a dict of arrays, or one array, with a space
+            or process.
         space_or_process: a space gets its default process; of a table also a `Schema`, or the path
             of its file, or a codec.
 
@@ -36,6 +38,8 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
         SpaceError: if they do not fit the space.
     """
     is_records = isinstance(data, np.ndarray) and data.dtype.names is not None
+    if isinstance(data, Pictures) and space_or_process is None:
+        space_or_process = Product({FACTOR: Euclidean(*data.images.shape[1:])})
     if isinstance(data, Mapping | Tensor | np.ndarray) and not is_records:
         return _arrays(data, space_or_process)
     codec, rest = _codec(data, space_or_process)

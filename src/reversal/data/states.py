@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reversal.data.arrays import LARGEST
 from reversal.data.frames import near
+from reversal.data.pictures import FACTOR
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
 from reversal.data.space_text import space_text
 from reversal.errors import DataError, listed
@@ -101,6 +102,14 @@ class StateSource(Source):
     def space(self) -> Product:
         """The product that was given."""
         return self.product
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether the one factor is an image of 8-bit numbers, which a PNG file holds."""
+        shapes = {name: part.event_shape for name, part in self.product.parts.items()}
+        shape = shapes.get(FACTOR, ())
+        is_image = len(shape) == 3 and shape[0] <= 4
+        return len(shapes) == 1 and is_image and self.forms[FACTOR].dtype == "uint8"
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
