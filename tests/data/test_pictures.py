@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reversal.data import frames, write_png
+from reversal.data import frames
+from reversal.data.image import png
 from reversal.data.opening import opened
 from reversal.data.pictures import Pictures, read_pictures, write_pictures
 from reversal.errors import DataError
-from tests.cli.test_commands import call, refused
 
 
 def pictures(channels, n=6, seed=0):
@@ -20,7 +20,7 @@ def pictures(channels, n=6, seed=0):
 def filled(folder, images):
     folder.mkdir()
     for number, image in enumerate(images):
-        write_png(image.transpose(1, 2, 0), folder / f"{number:03d}.png")
+        (folder / f"{number:03d}.png").write_bytes(png(image.transpose(1, 2, 0)))
     return folder
 
 
@@ -63,9 +63,9 @@ def test_pictures_open_as_a_source_whose_states_give_them_back(tmp_path, channel
 def spoil(folder, how):
     file = folder / "002.png"
     if how == "size":
-        write_png(np.zeros((5, 8), np.uint8), file)
+        file.write_bytes(png(np.zeros((5, 8), np.uint8)))
     elif how == "kind":
-        write_png(np.zeros((5, 7, 3), np.uint8), file)
+        file.write_bytes(png(np.zeros((5, 7, 3), np.uint8)))
     elif how == "depth":
         Image.fromarray(np.zeros((5, 7), np.uint16)).save(file)
     elif how == "cut":
@@ -102,36 +102,3 @@ def test_what_is_no_picture_is_not_written(tmp_path):
         write_pictures(pictures(1), tmp_path / "no" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
-
-
-def test_a_folder_goes_in_and_a_folder_comes_out(tmp_path):
-    folder = filled(tmp_path / "in", pictures(3, n=40))
-    run, out = tmp_path / "run", tmp_path / "out"
-    fitted = call("fit", folder, "--out", run, "--minutes", 0.002)
-    assert fitted.exit_code == 0, fitted.output
-    assert "40 pictures of 5 x 7, RGB" in fitted.stdout
-    done = call("sample", run, "-n", 3, "--out", out, "--seed", 1)
-    assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in out.iterdir()) == [f"000{k}.png" for k in (1, 2, 3)]
-    assert read_pictures(out)["image"].shape == (3, 3, 5, 7)
-    assert "which holds files" in refused("sample", run, "-n", 3, "--out", out)
-    assert "Sample pictures into a folder" in refused(
-        "sample", run, "-n", 3, "--out", tmp_path / "o.csv"
-    )
-    (tmp_path / "file").write_text("x")
-    assert "got the file" in refused("sample", run, "-n", 3, "--out", tmp_path / "file")
-
-
-def test_folders_that_do_not_fit_are_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert "got none" in refused("fit", tmp_path / "empty", "--out", tmp_path / "run")
-    one = filled(tmp_path / "one", pictures(1, n=1))
-    assert "got one" in refused("fit", one, "--out", tmp_path / "run")
-    flat = filled(tmp_path / "flat", np.zeros_like(pictures(1)))
-    assert "one value everywhere" in refused("fit", flat, "--out", tmp_path / "run")
-    two = filled(tmp_path / "two", pictures(1))
-    (tmp_path / "space.yaml").write_text("version: 1\ncolumns: {}\n")
-    space = ("--space", tmp_path / "space.yaml")
-    assert "declares columns" in refused("fit", two, "--out", tmp_path / "run", *space)
-    assert "table in memory" in refused("schema", two)
-    assert not (tmp_path / "run").exists()

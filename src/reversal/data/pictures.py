@@ -14,7 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
-from reversal.data.image import write_png
+from reversal.data.image import png
 from reversal.errors import DataError
 
 FACTOR = "image"
@@ -93,7 +93,8 @@ def write_pictures(images: np.ndarray, folder: Path) -> None:
     try:
         draft.mkdir()
         for number, image in enumerate(images, 1):
-            write_png(image.transpose(1, 2, 0), draft / f"{number:0{digits}d}.png")
+            content = png(image.transpose(1, 2, 0))
+            (draft / f"{number:0{digits}d}.png").write_bytes(content)
         os.replace(draft, folder)
     except OSError as error:
         raise DataError(
