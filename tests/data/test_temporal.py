@@ -253,3 +253,31 @@ def test_the_law_of_dates_counts():
     seen = frame["t"].value_counts(normalize=True)
     assert (shares - seen).abs().max() < 1e-5
     assert codec.columns[0].measure == "counting"
+
+
+def test_the_ends_of_time_are_held():
+    ends = [-(2**62), 2**62]
+    frame = pd.DataFrame(
+        {"t": pd.to_datetime([*ends, *ends, 0]), "d": pd.to_timedelta([*ends] * 2 + [0])}
+    )
+    codec = TableCodec.infer(frame)
+    far = codec.decode({"numeric": torch.tensor([[-90.0, -90.0], [90.0, 90.0]])})
+    assert far["t"].astype("int64").tolist() == ends
+    assert far["d"].astype("int64").tolist() == ends
+    years = [dt.date(1, 1, 1), dt.date(9999, 12, 31), dt.date(2020, 1, 1)]
+    dates = pd.DataFrame({"d": years * 10})
+    pd.testing.assert_frame_equal(gapped(TableCodec.infer(dates), dates), dates)
+
+
+def test_no_rows_are_no_rows_of_each_type():
+    frame = numpy_frame()
+    codec = TableCodec.infer(frame)
+    empty = codec.decode({"numeric": torch.zeros(0, len(codec.numeric))})
+    assert empty.dtypes.equals(frame.dtypes) and len(empty) == 0
+    assert codec.encode(frame.head(0))[0]["numeric"].shape == (0, len(codec.numeric))
+
+
+def test_categories_that_are_dates_are_refused_with_the_cure():
+    days = pd.Categorical(pd.to_datetime(["2020-01-01", "2021-01-01"]))
+    with pytest.raises(DataError, match=r"'x': expected numbers, text.*dictionary.*Convert it"):
+        TableCodec.infer(pd.DataFrame({"x": days}))

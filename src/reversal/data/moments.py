@@ -69,7 +69,7 @@ def lattice_of(numbers: np.ndarray, kind: pa.DataType) -> Lattice:
     Other steps need the evidence that `Lattice.through` asks of numbers.
     """
     found = Lattice.through(numbers)
-    gap = int(np.gcd.reduce(np.diff(np.unique(numbers)))) if len(numbers) > 1 else 1
+    gap = int(np.gcd.reduce(np.diff(np.unique(numbers).astype(np.uint64))))
     unit = nanoseconds(kind)
     for length in STEPS.values():
         natural = length // unit

@@ -18,6 +18,11 @@ from reversal.data.form import type_of
 
 ENOUGH_FOR_A_KEY = 20
 KEY_NAME = re.compile(r"(?:^|[^A-Za-z])(?i:id|key|uuid|guid)$|[a-z](?:Id|ID|Key)$")
+MEASURED = (
+    r"^\s*(?:[-+]?[0-9]*[.,][0-9]+(?:[eE][-+]?[0-9]+)?\s*%?"
+    r"|[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}(?:[ T].*)?"
+    r"|[0-9]{1,2}:[0-9]{2}(?::[0-9.]+)?)\s*$"
+)
 
 
 @final
@@ -116,7 +121,7 @@ class Identifier(Column):
 
     Taken for one is, of at least 20 entries that are all different: text; whole numbers that fill
     a range from 0 or 1; and whole numbers in a column whose name says so (``id``, ``order_key``).
-    Numbers that are measured, dates and categories are not.
+    Numbers that are measured, dates and categories are not, also where they are written as text.
 
     Args:
         form: how new ones are made.
@@ -181,6 +186,9 @@ def _reason(name: str, array: pa.Array) -> str | None:
     if pc.count_distinct(array, mode="only_valid").as_py() < count:  # pyright: ignore
         return None
     if not is_whole:
+        is_measured = pc.match_substring_regex(array, MEASURED)  # pyright: ignore
+        if pc.all(is_measured).as_py():  # pyright: ignore
+            return None
         return f"{count:,} texts, all different"
     low, high = (end.as_py() for end in pc.min_max(array).values())  # pyright: ignore
     if high - low == count - 1 and low in (0, 1):
