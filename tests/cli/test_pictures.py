@@ -35,6 +35,8 @@ def test_a_folder_goes_in_and_a_folder_comes_out(tmp_path):
         "sample", run, "-n", 3, "--out", tmp_path / "o.csv"
     )
     (tmp_path / "file").write_text("x")
+    assert "can be written to" in refused("sample", run, "-n", 3, "--out", "/proc/out")
+    assert "a folder that exists" in refused("sample", run, "-n", 3, "--out", tmp_path / "no" / "o")
     assert "got the file" in refused("sample", run, "-n", 3, "--out", tmp_path / "file")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,3 +105,17 @@ def test_what_is_no_picture_is_not_written(tmp_path):
         write_pictures(pictures(1), tmp_path / "no" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    written = []
+
+    def fills_up(path, content):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fills_up)
+    with pytest.raises(DataError, match=r"Expected to write .*No space left.*room"):
+        write_pictures(pictures(1), tmp_path / "out")
+    assert len(written) == 3 and list(tmp_path.iterdir()) == []

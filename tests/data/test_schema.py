@@ -189,6 +189,10 @@ MISFITS = [
         r"'year': expected numbers to 2008, got 2009 in row 100.*Widen",
     ),
     (
+        {"bill_length_mm": {"type": "real", "decimals": 1, "spikes": [39.1]}},
+        r"'bill_length_mm': expected spikes of numbers that are not rounded, got both fields",
+    ),
+    (
         {"bill_length_mm": {"type": "real", "decimals": 0}},
         r"at most 0 decimals, got 39.1 in row 0.*decimals: null",
     ),
@@ -264,6 +268,10 @@ MALFORMED = [
     (
         "version: 1\ncolumns: {a: {type: boolean, categories: [x]}}",
         r"'a'.*of type 'boolean', got 'categories'",
+    ),
+    (
+        "version: 1\ncolumns: {a: {type: real, least: 3, greatest: 2}}",
+        r"Column 'a'.*expected least <= greatest, got 3 and 2. Mend one",
     ),
     ("!!python/object/apply:os.getcwd []", r"Expected YAML"),
 ]

@@ -6,9 +6,18 @@ What is left out is taken from the data.
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal, final, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, final, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 Label = StrictStr | StrictBool | StrictInt | StrictFloat
 Moment = StrictStr | datetime.datetime | datetime.date | datetime.time | StrictInt
@@ -18,6 +27,14 @@ class Declared(BaseModel):
     """The type of a column."""
 
     type: Any
+
+    @model_validator(mode="after")
+    def in_order(self) -> Self:
+        """Refuse a range of numbers that is empty."""
+        ends = field(self, "least"), field(self, "greatest")
+        if all(isinstance(end, int | float) for end in ends) and ends[0] > ends[1]:
+            raise ValueError(f"least <= greatest, got {ends[0]:g} and {ends[1]:g}")
+        return self
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

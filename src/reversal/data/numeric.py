@@ -326,6 +326,9 @@ def _declared_digits(
     decimals = field(declared, "decimals")
     if decimals is None:
         return None
+    if field(declared, "spikes"):
+        cure = "Say `decimals: null`, or take `spikes` out: a rounded number has its probability."
+        raise expected(name, "spikes of numbers that are not rounded", "both fields", cure)
     if numbers.dtype.kind in "iu":
         return numbers * 10**decimals, decimals
     units = np.rint(entries.fill_null(0).to_numpy(zero_copy_only=False) * 10.0**decimals)

@@ -209,6 +209,9 @@ def _said(name: str, what: Any, error: ValidationError) -> str:
             f"{column}: expected a field of type {what['type']!r}, got {field!r}; "
             f"{near(field, known)}"
         )
+    if first["type"] == "value_error":
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{column}: expected {reason}. Mend one of the two."
     reason = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return (
         f"{column}: expected {reason} in `{field}`, got {what.get(field)!r}. Mend the value, or "
