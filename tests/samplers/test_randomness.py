@@ -24,7 +24,14 @@ from tests.samplers.oracles import RATE, seeded
 DOUBLE = torch.empty((), dtype=torch.float64)
 SINGLE = torch.empty(())
 WIDTH = 50_257
-SAMPLERS = [rv.Ancestral(), rv.Euler(churn=0), rv.Euler(churn=1), rv.Euler(churn=2), rv.Heun()]
+SAMPLERS = [
+    rv.Ancestral(),
+    rv.Euler(churn=0),
+    rv.Euler(churn=1),
+    rv.Euler(churn=2),
+    rv.Heun(),
+    rv.Multistep(),
+]
 samplers = pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 singles = pytest.mark.parametrize("like", [SINGLE, DOUBLE], ids=["float32", "float64"])
 
