@@ -118,4 +118,10 @@ def _command(
     words += ["--target", target] if target else []
     words += ["-n", str(n)] if n else []
     words += ["--seed", str(seed)] if seed else []
-    return shlex.join([*words, "--out", out.name])
+    return " ".join(map(_quoted, [*words, "--out", out.name]))
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell takes it, with double quotes around single ones."""
+    plain = not set(word) & set('"$`\\!')
+    return f'"{word}"' if "'" in word and plain else shlex.quote(word)

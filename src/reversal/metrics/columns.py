@@ -94,7 +94,9 @@ class Numeric(Column):
             width = pa.int32() if self.kind.bit_width == 32 else pa.int64()
             return str(pa.scalar(int(value), width).cast(self.kind).as_py())
         whole = float(value).is_integer() and abs(value) < 1e7
-        return f"{value:,.0f}" if whole else f"{value:,.4g}"
+        if whole:
+            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
+        return f"{value:,.4g}"
 
 
 @final

@@ -8,7 +8,10 @@ from reversal.metrics import Estimate, c2st
 from reversal.report import charts
 from reversal.report.blocks import Figure, Finding, Section, Text, Tone
 from reversal.report.material import Material
-from reversal.report.words import between
+from reversal.report.words import between, decimal
+
+TITLE = "Can a classifier tell them apart?"
+CLEAR, UNSURE = 0.65, 0.6
 
 
 def section(material: Material) -> Section:
@@ -31,22 +34,24 @@ def section(material: Material) -> Section:
         f"against real {between(found)}; {material.names[0]} against {material.names[1]} "
         f"{between(floor)}."
     )
-    low = min(0.4, *(estimate.low for _, estimate, _ in rows))
-    chart = charts.intervals(rows, max(0.0, low), 1.0, caption)
+    low = 0.4 if min(estimate.low for _, estimate, _ in rows) >= 0.4 else 0.0
+    chart = charts.intervals(rows, low, 1.0, caption)
     blocks = [Text(words), Figure(chart, caption)]
-    return Section("apart", "Can a classifier tell them apart?", blocks, [_finding(found, floor)])
+    return Section("apart", TITLE, blocks, [_finding(found, floor)])
 
 
 def _finding(found: Estimate, floor: Estimate) -> Finding:
     if math.isnan(found.value):
         tone, answer = Tone.PLAIN, "There are too few rows to try."
-    elif found.low <= max(0.5, floor.high):
+    elif found.low <= 0.5 or found.value <= floor.high:
         tone, answer = Tone.GOOD, "No difference from real rows was found."
-    elif found.value < 0.65:
+        if found.high > UNSURE:
+            tone = Tone.PLAIN
+            answer = f"With so few rows, anything up to {decimal(found.high)} is possible."
+    elif found.value < CLEAR:
         tone, answer = Tone.FAIR, "A little better than a coin."
     else:
-        tone = Tone.POOR
-        answer = f"Yes: it finds the synthetic row of a pair {100 * found.value:.0f} times in 100."
-    return Finding(
-        "Can a classifier tell them apart?", answer, f"AUC {between(found)}", between(floor), tone
-    )
+        times = f"{100 * found.value:.0f} times in 100"
+        tone, answer = Tone.POOR, f"Yes: it finds the synthetic row of a pair {times}."
+    figures = f"AUC {between(found)}", f"real rows {between(floor)}"
+    return Finding(TITLE, answer, *figures, tone)

@@ -35,6 +35,15 @@ class Text(Block):
 
 @final
 @dataclass(frozen=True)
+class Heading(Block):
+    """A heading within a section."""
+
+    words: str
+    template: ClassVar[str] = "heading.html"
+
+
+@final
+@dataclass(frozen=True)
 class Note(Block):
     """What a reader must know before he trusts the figures beside it."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reversal.report import (
     apart,
     copies,
+    density,
     facts,
     guide,
     log,
@@ -73,6 +74,7 @@ def report(
         "nearest records": lambda: copies.section(material),
         "learning from synthetic rows": lambda: use.section(material, target),
         "calibration": lambda: trust.section(material),
+        "log-densities": lambda: density.section(material),
         "questions": lambda: questions.section(material, asked),
         "training": lambda: training.section(lines),
         "the way from noise": lambda: path.section(material),

@@ -18,17 +18,17 @@ SHADES = 10
 def histogram(
     tables: Sequence[np.ndarray],
     ends: np.ndarray,
-    label: Callable[[float], str],
+    ticks: Sequence[tuple[float, str]],
     title: str,
     looks: Sequence[str] = LOOKS,
 ) -> str:
     """Draw the laws of numbers on common bins: the first as an area, the others as lines.
 
     Args:
-        tables: numbers ``(n,)`` without NaN, at most three; what lies beyond the ends counts in
-            the first or the last bin.
-        ends: of the bins.
-        label: a number as text.
+        tables: numbers ``(n,)`` without NaN; what lies beyond the ends counts in the first or the
+            last bin.
+        ends: of the bins, equally spaced.
+        ticks: places on the axis and their labels, from left to right.
         title: what the drawing shows.
         looks: the classes of the tables.
     """
@@ -38,18 +38,24 @@ def histogram(
     top = max(float(share.max(initial=0)) for share in shares) or 1.0
     left, right, base = 6.0, WIDTH - 6, HEIGHT - 22
     xs = left + (right - left) * np.arange(len(ends)) / (len(ends) - 1)
-    for share, look in zip(shares, looks, strict=False):
-        ys = base - (base - 10) * share / top
+    for share, look in zip(shares, looks, strict=True):
+        ys = base - (base - 14) * share / top
         steps = [(x, y) for k, y in enumerate(ys) for x in (xs[k], xs[k + 1])]
-        ends_ = [(left, base), *steps, (right, base)]
-        drawing.path(ends_, f"{'area' if look == 'real' else 'step'} {look}", look == "real")
+        line = [(left, base), *steps, (right, base)]
+        drawing.path(line, f"{'area' if look == 'real' else 'step'} {look}", look == "real")
     drawing.line((left, base), (right, base), "axis")
-    middle = len(ends) // 2
-    drawing.text((left, HEIGHT - 6), label(ends[0]), "t")
-    drawing.text((float(xs[middle]), HEIGHT - 6), label(ends[middle]), "t mid")
-    drawing.text((right, HEIGHT - 6), label(ends[-1]), "t end")
+    for place, label in ticks:
+        x = left + (right - left) * float((place - ends[0]) / (ends[-1] - ends[0]))
+        side = "" if x < 0.2 * WIDTH else " end" if x > 0.8 * WIDTH else " mid"
+        shift = -4 if not side else 4 if side == " end" else 0
+        drawing.text((x + shift if 8 < x < WIDTH - 8 else x, HEIGHT - 6), label, f"t{side}")
     drawing.text((left, 9), f"{100 * top:.0f} %", "t")
     return str(drawing)
+
+
+def ends_and_middle(ends: np.ndarray, label: Callable[[float], str]) -> list[tuple[float, str]]:
+    """Return ticks at the first, the middle and the last end of bins."""
+    return [(float(ends[k]), label(float(ends[k]))) for k in (0, len(ends) // 2, -1)]
 
 
 def bars(shares: Sequence[np.ndarray], labels: Sequence[str], title: str) -> str:
@@ -93,9 +99,9 @@ def intervals(
         share = (np.nan_to_num(value, nan=low) - low) / (high - low)
         return left + (width - left - 20) * float(np.clip(share, 0, 1))
 
-    for tick in np.linspace(low, high, 6):
+    for tick in np.arange(np.ceil(10 * low - 1e-6), 10 * high + 0.5) / 10:
         drawing.line((place(tick), 4), (place(tick), step * len(rows) + 4), "grid")
-        drawing.text((place(tick), step * len(rows) + 20), f"{tick:.2g}", "t mid")
+        drawing.text((place(tick), step * len(rows) + 20), f"{tick:.1f}", "t mid")
     for k, (label, estimate, look) in enumerate(rows):
         y = step * k + 18
         drawing.text((left - 12, y + 4), short(label, 30), "t end")
@@ -135,7 +141,7 @@ def heat_map(values: np.ndarray, names: Sequence[str], title: str, signed: bool)
 def reliability(confidence: Sequence[float], hits: Sequence[Estimate], title: str) -> str:
     """Draw hits against confidence, with intervals and the diagonal of a calibrated model."""
     size, edge = 210.0, 30.0
-    drawing = Drawing(size, size, title)
+    drawing = Drawing(size + 16, size, title)
 
     def place(x: float, y: float) -> tuple[float, float]:
         span = size - edge - 10
@@ -178,7 +184,8 @@ def curves(
         x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
         drawing.line((left, place(x0, y)[1]), (width - 12, place(x0, y)[1]), "grid")
         drawing.text((left - 6, place(x0, y)[1] + 4), f"{y:.4g}", "t end")
-        drawing.text((place(x, y0)[0], base + 16), f"{x:,.0f}", "t mid")
+        anchor = "t end" if share == 1 else "t mid"
+        drawing.text((place(x, y0)[0], base + 16), f"{x:,.0f}", anchor)
     low = height - 6
     for k, (name, (line, look)) in enumerate(lines.items()):
         at = left + 150 * k

@@ -43,8 +43,9 @@ def _chart(found: Nearest) -> Cards:
     top = float(np.quantile(np.concatenate([found.holdout, found.synthetic]), 0.99)) or 1.0
     ends = np.linspace(0, top, 31)
     tables = [found.holdout, found.synthetic]
+    ticks = charts.ends_and_middle(ends, lambda x: f"{x:.2g}")
     title = "Distances to the nearest training row, of holdout and synthetic rows"
-    chart = charts.histogram(tables, ends, lambda x: f"{x:.2g}", title, ("real", "made"))
+    chart = charts.histogram(tables, ends, ticks, title, ("real", "made"))
     legend = [("real", "holdout"), ("made", "synthetic")]
     return Cards([Card("Distance to the nearest training row", chart, "")], legend)
 
@@ -82,6 +83,6 @@ def _finding(found: Nearest) -> Finding:
         TITLE,
         answer,
         f"{100 * found.copies.value:.2f} % equal a training row",
-        f"real rows {100 * found.holdout_copies.value:.2f} %",
+        f"holdout rows {100 * found.holdout_copies.value:.2f} %",
         tone,
     )

@@ -18,7 +18,7 @@ ROWS = (
     (
         "Error of a pair",
         "Two numbers: half the difference of Pearson's correlations. Otherwise: the total "
-        "variation of the cross tables, a gap being a value. 1 minus Column Pair Trends of sdmetrics.",
+        "variation of the cross tables, a gap being a value. 1 minus sdmetrics' pair trends.",
     ),
     (
         "AUC",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from reversal.metrics import Rows, Shape, shape
@@ -78,43 +80,69 @@ def chart(tables: tuple[Rows, ...], name: str, names: tuple[str, ...]) -> str:
     known = [rows[name][~rows.missing(name)] for rows in tables]
     title = f"{name}: {', '.join(names)}"
     if isinstance(column, Discrete):
-        return _bars(column, known, title)
-    return charts.histogram(known, bins(known, column), column.label, title)
+        return _bars(known, len(column.labels), lambda code: column.label(int(code)), title)
+    values = np.unique(np.concatenate(known))
+    if len(values) <= MOST_BARS:
+        codes = [np.searchsorted(values, part) for part in known]
+        return _bars(codes, len(values), lambda code: column.label(values[code]), title, True)
+    ends, ticks = bins(known[0] if len(known[0]) else values, column)
+    looks = charts.LOOKS if len(known) == len(charts.LOOKS) else ("real", "made")
+    return charts.histogram(known, ends, ticks, title, looks)
 
 
-def bins(tables: list[np.ndarray], column: Numeric) -> np.ndarray:
-    """Return ends of bins for numbers: one bin per value where there are few whole ones.
+def bins(real: np.ndarray, column: Numeric) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Return ends of bins for numbers, and ticks.
 
-    The bins reach from the 0.5th to the 99.5th percentile of the first table; beyond them lie the
-    first and the last bin.
+    The bins reach from the 0.5th to the 99.5th percentile; beyond them lie the first and the last
+    bin. Where numbers are rounded, a bin holds as many of the possible values as any other.
+
+    Args:
+        real: numbers ``(n,)``, n >= 1.
+        column: says how numbers are written.
     """
-    real = tables[0] if len(tables[0]) else np.concatenate([*tables, np.zeros(1)])
+    low, high = np.quantile(real, [0.005, 0.995], method="nearest")
     values = np.unique(real)
-    is_whole = bool((values == np.rint(values)).all()) and not column.is_time
-    if is_whole and values[-1] - values[0] < MOST_BINS:
-        return np.arange(values[0], values[-1] + 2)
-    low, high = np.quantile(real, [0.005, 0.995])
     if not low < high:
         low, high = values[0], values[-1]
     if not low < high:
         low, high = low - 0.5, high + 0.5
-    if is_whole:
-        width = np.ceil((high - low + 1) / MOST_BINS)
-        return low // 1 + width * np.arange(int((high - low) // width) + 2)
-    return np.linspace(low, high, MOST_BINS + 1)
+    unit = _unit(values)
+    if not unit:
+        ends = np.linspace(low, high, MOST_BINS + 1)
+        return ends, charts.ends_and_middle(ends, column.label)
+    width = np.ceil(((high - low) / unit + 1) / MOST_BINS)
+    count = int(np.ceil(((high - low) / unit + 1) / width))
+    ends = low - unit / 2 + width * unit * np.arange(count + 1)
+    places = [low, low + unit * ((high - low) // (2 * unit)), high]
+    return ends, [(float(place), column.label(float(np.round(place, 9)))) for place in places]
 
 
-def _bars(column: Discrete, known: list[np.ndarray], title: str) -> str:
-    counts = [np.bincount(codes, minlength=len(column.labels)) for codes in known]
+def _unit(values: np.ndarray) -> float:
+    """Return the unit to which all of these distinct numbers are rounded, or 0."""
+    gaps = np.diff(values)
+    if not len(gaps):
+        return 0.0
+    unit = float(gaps.min())
+    multiples = gaps / unit
+    return unit if len(gaps) > 1 and np.abs(multiples - np.rint(multiples)).max() < 1e-3 else 0.0
+
+
+def _bars(
+    known: list[np.ndarray],
+    size: int,
+    label: Callable[[int], str],
+    title: str,
+    is_ordered: bool = False,
+) -> str:
+    """Draw the shares of codes below ``size``: all, or the most frequent and the others."""
+    counts = [np.bincount(codes, minlength=size) for codes in known]
     shares = [part / max(1, part.sum()) for part in counts]
-    order = np.argsort(-shares[0], kind="stable")
-    top = order[:MOST_BARS] if len(order) <= MOST_BARS + 1 else order[: MOST_BARS - 1]
-    if len(order) == MOST_BARS + 1:
-        top = order
-    labels = [column.label(int(code)) for code in top]
+    order = np.arange(size) if is_ordered else np.argsort(-shares[0], kind="stable")
+    top = order if size <= MOST_BARS + 1 else order[:MOST_BARS]
+    labels = [label(int(code)) for code in top]
     shown = [part[top] for part in shares]
-    if len(top) < len(order):
-        labels.append(f"{len(order) - len(top)} others")
+    if len(top) < size:
+        labels.append(f"{size - len(top)} others")
         shown = [np.append(part[top], part.sum() - part[top].sum()) for part in shares]
     return charts.bars(shown, labels, title)
 
@@ -142,6 +170,6 @@ def _finding(found: Shape, floor: Shape) -> Finding:
         "Does each column look like the real one?",
         answer,
         f"mean error {percent(error)}",
-        f"real rows {percent(least)}",
+        f"between real rows {percent(least)}",
         tone,
     )

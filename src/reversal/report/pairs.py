@@ -8,7 +8,7 @@ from reversal.metrics import Rows, Schema, Trend, trend
 from reversal.report import charts
 from reversal.report.blocks import Block, Card, Cards, Finding, Note, Section, Table, Text, Tone
 from reversal.report.material import Material
-from reversal.report.words import count, number, percent
+from reversal.report.words import association, count, percent
 
 MOST_COLUMNS, MOST_DRAWN, MOST_ROWS, LISTED = 100, 32, 32_000, 12
 
@@ -75,8 +75,8 @@ def _maps(found: Trend) -> Cards:
     )
     scale = max(0.01, float(np.nanmax(maps["error"], initial=0.0)))
     titles = {
-        "real": ("Real", "association: correlation of numbers, else Cram\u00e9r's V"),
-        "other": ("Synthetic", "association, on the same scale from \u22121 to 1"),
+        "real": ("Real", "correlation, or Cram\u00e9r's V"),
+        "other": ("Synthetic", "on the same scale"),
         "error": ("Error", f"white: none; darkest: {percent(scale)}"),
     }
     cards = [
@@ -104,8 +104,8 @@ def _worst(found: Trend, floor: Trend) -> Table:
             f"{pair.first} \u00d7 {pair.second}",
             percent(pair.error),
             percent(floors[pair.first, pair.second]),
-            number(pair.real),
-            number(pair.other),
+            association(pair.real),
+            association(pair.other),
         )
         for pair in found.worst()[:LISTED]
     ]
@@ -127,6 +127,6 @@ def _finding(found: Trend, floor: Trend) -> Finding:
         "Do columns go together as they should?",
         answer,
         f"mean error {percent(error)}",
-        f"real rows {percent(least)}",
+        f"between real rows {percent(least)}",
         tone,
     )

@@ -10,8 +10,9 @@ import numpy as np
 
 from reversal.metrics import Rows, shape
 from reversal.metrics.columns import Discrete, Numeric
+from reversal.metrics.shape import mean
 from reversal.report import marginals
-from reversal.report.blocks import Block, Card, Cards, Note, Section, Table, Text
+from reversal.report.blocks import Block, Card, Cards, Heading, Note, Section, Table, Text
 from reversal.report.material import Material
 from reversal.report.words import count, percent
 
@@ -85,32 +86,35 @@ def _code(column: Numeric | Discrete, value: Any) -> float | None:
 def _answer(material: Material, question: Question, made: Rows) -> list[Block]:
     real = _together(material)
     kept = real.take(meets(real, question.given))
-    heading = Text(f"Where {question.text}: {count(len(kept), 'real row')} of {len(real):,}.")
+    heading = Heading(f"Where {question.text}")
+    seen = f"Of {len(real):,} real rows {len(kept):,} meet this."
     free = [c.name for c in real.schema.columns if c.name not in question.given]
     if len(kept) < 2 or not free:
-        words = "There are too few real rows to compare with; the synthetic ones are drawn alone."
+        words = f"{seen} That is too few to compare with; the synthetic rows are drawn alone."
         return [heading, Note(words), *_cards((made, made), free, ("synthetic", "synthetic"))]
-    halves = kept.take(slice(None, None, 2)), kept.take(slice(1, None, 2))
     errors = {c.name: c.error for c in shape(kept, made).columns}
     worst = sorted(free, key=lambda name: -np.nan_to_num(errors[name], nan=-1))
-    found = float(np.nanmean([errors[name] for name in free]))
-    floors = [c.error for c in shape(*halves).columns if c.name in free]
-    row = (
-        f"{len(made):,} synthetic rows against {count(len(kept), 'real row')}",
-        percent(found),
-        percent(float(np.nanmean(floors))),
-    )
-    blocks = [
-        heading,
-        Table(
-            "Mean error of the other columns",
-            ("", "Error", "One half of the real rows against the other"),
-            [row],
-        ),
-    ]
+    blocks: list[Block] = [heading, Text(seen)]
     if len(kept) < LEAST:
         blocks.append(Note("So few real rows meet the condition that their law is hardly known."))
-    return [*blocks, *_cards((kept, made), worst, ("real", "synthetic"), errors)]
+    return [
+        *blocks,
+        _halves(kept, made, free),
+        *_cards((kept, made), worst, ("real", "synthetic"), errors),
+    ]
+
+
+def _halves(kept: Rows, made: Rows, free: Sequence[str]) -> Table:
+    """Compare one half of the real rows with the other, and with as many synthetic rows."""
+    one, other = kept.take(slice(None, None, 2)), kept.take(slice(1, None, 2))
+    size = min(len(one), len(other), len(made))
+    found, floor = (
+        mean([c.error for c in shape(one.take(slice(size)), rows).columns if c.name in free])
+        for rows in (made.take(slice(size)), other.take(slice(size)))
+    )
+    row = (f"{count(size, 'row')} of either", percent(found), percent(floor))
+    head = ("", "Synthetic against real", "Floor, real against real")
+    return Table("Mean error of the other columns, in equal numbers", head, [row])
 
 
 def _cards(

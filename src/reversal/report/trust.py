@@ -1,10 +1,10 @@
-"""The section on calibration: of log-densities, of predicted classes, of imputed numbers."""
+"""The section on calibration: of predicted classes, and of imputed numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from reversal.metrics import (
     Reliability,
     Share,
     aligned,
-    auc,
-    bootstrap,
     covered,
     pit,
     reliability,
@@ -23,12 +21,11 @@ from reversal.metrics import (
 from reversal.report import charts
 from reversal.report.blocks import Block, Card, Cards, Finding, Section, Table, Text, Tone
 from reversal.report.material import Material, drawn, places
-from reversal.report.words import between, number, of_share, percent
+from reversal.report.words import between, of_share, percent
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCORED, SAMPLES = 500, 32
 ASKED, MOST_TARGETS, DRAWN = 2000, 30, 6
 HIDDEN, IMPUTED, DRAWS = 0.2, 300, 19
 LEVELS = (0.5, 0.9)
@@ -43,7 +40,6 @@ def section(material: Material) -> Section:
     classes = dict(_classes(material))
     cells = _cells(material)
     blocks: list[Block] = [Text(words), *_class_blocks(classes), *_cell_blocks(cells)]
-    blocks += _density_blocks(material)
     return Section("trust", "Are its probabilities right?", blocks, _findings(classes, cells))
 
 
@@ -138,7 +134,11 @@ def _class_blocks(classes: dict[str, Reliability]) -> list[Block]:
         "model does not come to 0 either, by chance."
     )
     legend = [("made", "the model, with 95 % intervals"), ("unseen", "calibrated")]
-    return [Text(words), Cards(cards, legend), Table("All", head, rows, is_folded=True)]
+    return [
+        Text(words),
+        Cards(cards, legend),
+        Table("Calibration error of every category", head, rows, is_folded=True),
+    ]
 
 
 def _cell_blocks(cells: Cells) -> list[Block]:
@@ -156,62 +156,6 @@ def _cell_blocks(cells: Cells) -> list[Block]:
     )
     head = ("Column", "Cells", "in its 50 % interval", "in its 90 % interval")
     return [Text(words), Table("Coverage of imputed numbers", head, rows)]
-
-
-def _density_blocks(material: Material) -> list[Block]:
-    tables: dict[str, Any] = {"holdout": material.holdout}
-    if material.train is not None:
-        tables = {"training rows": material.train, **tables}
-    scores = {name: _scores(material, table) for name, table in tables.items()}
-    scores["synthetic"] = _scores(material, _table_of(material))
-    means = {name: bootstrap(np.mean, values) for name, values in scores.items()}
-    rows = [
-        (name, number(mean.value), f"{number(mean.low)} to {number(mean.high)}")
-        for name, mean in means.items()
-    ]
-    words = (
-        "The log-density of a row says how plausible the model finds it; what is computed is a "
-        "lower bound, in nats. Unseen real rows should score as high as training rows, otherwise "
-        "the model remembers what it was trained on; and about as high as its own samples."
-    )
-    blocks: list[Block] = [
-        Text(words),
-        _density_chart(scores),
-        Table("Mean log-density of a row", ("", "Mean", "95 % interval"), rows),
-    ]
-    if "training rows" in scores:
-        told = auc(scores["training rows"], scores["holdout"])
-        blocks.append(
-            Text(
-                "By its log-density a training row is told from a holdout row with an area under "
-                f"the curve of {between(told)}; 0.5 means that the model shows no memory of rows."
-            )
-        )
-    return blocks
-
-
-def _density_chart(scores: dict[str, np.ndarray]) -> Cards:
-    together = np.concatenate(list(scores.values()))
-    low, high = np.quantile(together, [0.01, 0.99])
-    ends = np.linspace(low, high if high > low else low + 1, 31)
-    title = f"Log-density of rows: {', '.join(scores)}"
-    looks = charts.LOOKS if len(scores) == len(charts.LOOKS) else ("real", "made")
-    chart = charts.histogram(list(scores.values()), ends, number, title, looks)
-    legend = list(zip(looks, scores, strict=True))
-    return Cards([Card("Log-density of a row, in nats", chart, "")], legend)
-
-
-def _table_of(material: Material) -> Any:
-    """Return fresh synthetic rows as a frame."""
-    return material.model.sample(SCORED, seed=material.seed + 1, missing=True)
-
-
-def _scores(material: Material, table: Any) -> np.ndarray:
-    from reversal.data.forms import to_table
-
-    rows = drawn(to_table(table), SCORED, material.seed)
-    bound = material.model.log_prob(rows, num_samples=SAMPLES, seed=material.seed)
-    return bound.value.double().numpy()
 
 
 def _excess(found: Reliability) -> float:

@@ -44,7 +44,7 @@ def _blocks(
     found: Utility, rows: list[tuple[str, Estimate, str]], material: Material
 ) -> list[Block]:
     words = (
-        f"Gradient boosting learns to predict `{found.target}` from all other columns, once from "
+        f"Gradient boosting learns to predict “{found.target}” from all other columns, once from "
         f"{found.learned[0]:,} real rows ({material.names[0]}) and once from {found.learned[1]:,} "
         f"synthetic ones. Both are tried on the same {found.tested:,} unseen real rows."
     )
@@ -74,15 +74,15 @@ def _finding(found: Utility) -> Finding:
     if np.isnan(loss.value):
         tone, answer = Tone.PLAIN, "There are too few rows to try."
     elif loss.low <= 0 or loss.value < 0.01:
-        tone, answer = Tone.GOOD, f"Yes: `{found.target}` is predicted as well as from real rows."
+        tone, answer = Tone.GOOD, f"Yes: “{found.target}” is predicted as well as from real rows."
     elif loss.value < 0.05:
-        tone, answer = Tone.FAIR, f"Mostly: predicting `{found.target}` loses a little."
+        tone, answer = Tone.FAIR, f"Mostly: predicting “{found.target}” loses a little."
     else:
-        tone, answer = Tone.POOR, f"Not well: predicting `{found.target}` loses much."
+        tone, answer = Tone.POOR, f"Not well: predicting “{found.target}” loses much."
     return Finding(
         TITLE,
         answer,
         f"{found.score} {decimal(found.synthetic.value)}",
-        f"real rows {decimal(found.real.value)}",
+        f"from real rows {decimal(found.real.value)}",
         tone,
     )

@@ -31,6 +31,16 @@ def decimal(value: float) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.3f}"
 
 
+def nats(value: float) -> str:
+    """Return a log-density with one decimal."""
+    return UNKNOWN if math.isnan(value) else f"{value:.1f}"
+
+
+def association(value: float) -> str:
+    """Return a correlation with two decimals."""
+    return UNKNOWN if math.isnan(value) else f"{value:.2f}"
+
+
 def between(estimate: Estimate) -> str:
     """Return a score with its interval: ``0.742 (0.734 to 0.750)``."""
     if math.isnan(estimate.value):
