@@ -121,7 +121,7 @@ def verdict(findings: Sequence[Finding]) -> str:
         words = "Not told from unseen real rows by any figure below."
     else:
         return "There was too little to compare."
-    return f"{words} Good: {good}, fair: {fair}, poor: {poor}."
+    return f"{words} Good:\u00a0{good}, fair:\u00a0{fair}, poor:\u00a0{poor}."
 
 
 def _stage(show: Show | None, done: str, doing: str) -> Any:

@@ -71,7 +71,7 @@ def bars(shares: Sequence[np.ndarray], labels: Sequence[str], title: str) -> str
     top = max(float(np.max(share, initial=0)) for share in shares) or 1.0
     for k, label in enumerate(labels):
         y = 3 + step * k
-        drawing.text((left - 6, y + 12), short(label, 17), "t end")
+        drawing.text((left - 6, y + 12), short(label, 15), "t end")
         widths = [(WIDTH - left - 44) * float(share[k]) / top for share in shares]
         drawing.rect(left, y + 2, widths[0], 14, "area real")
         if len(shares) == 3:
@@ -101,7 +101,7 @@ def intervals(
 
     for tick in np.arange(np.ceil(10 * low - 1e-6), 10 * high + 0.5) / 10:
         drawing.line((place(tick), 4), (place(tick), step * len(rows) + 4), "grid")
-        drawing.text((place(tick), step * len(rows) + 20), f"{tick:.1f}", "t mid")
+        drawing.text((place(tick), step * len(rows) + 20), f"{abs(tick):.1f}", "t mid")
     for k, (label, estimate, look) in enumerate(rows):
         y = step * k + 18
         drawing.text((left - 12, y + 4), short(label, 30), "t end")

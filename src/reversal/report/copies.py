@@ -8,7 +8,7 @@ from reversal.metrics import Nearest, nearest
 from reversal.report import charts
 from reversal.report.blocks import Card, Cards, Finding, Note, Section, Table, Text, Tone
 from reversal.report.material import Material
-from reversal.report.words import between, of_share
+from reversal.report.words import between, of_share, percent
 
 TITLE = "Are rows copied?"
 WORK, MOST_ASKED, LEAST_ASKED = 2_000_000_000, 2000, 100
@@ -82,7 +82,7 @@ def _finding(found: Nearest) -> Finding:
     return Finding(
         TITLE,
         answer,
-        f"{100 * found.copies.value:.2f} % equal a training row",
-        f"holdout rows {100 * found.holdout_copies.value:.2f} %",
+        f"{percent(found.copies.value)} equal a training row",
+        f"holdout rows {percent(found.holdout_copies.value)}",
         tone,
     )

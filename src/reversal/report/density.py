@@ -14,7 +14,7 @@ from reversal.report.material import Material, drawn
 from reversal.report.words import between, nats
 
 TITLE = "How plausible does it find rows?"
-SCORED, SAMPLES = 500, 32
+SCORED, SAMPLES = 500, 16
 FAR = 0.6
 
 

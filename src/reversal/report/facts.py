@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -78,7 +79,8 @@ def _training(material: Material, origin: Origin) -> str:
 def _time(log: Sequence[Line]) -> str:
     if not log:
         return "not recorded in the run"
-    return f"{count(log[-1].step, 'step')} in {duration(log[-1].seconds)}"
+    steps, seconds = count(log[-1].step, "step"), log[-1].seconds
+    return steps if math.isnan(seconds) else f"{steps} in {duration(seconds)}"
 
 
 def _schema(material: Material) -> Table:

@@ -18,7 +18,8 @@ ROWS = (
     (
         "Error of a pair",
         "Two numbers: half the difference of Pearson's correlations. Otherwise: the total "
-        "variation of the cross tables, a gap being a value. 1 minus sdmetrics' pair trends.",
+        "variation of the cross tables, a gap being a value and numbers cut into ten bins of the "
+        "real table. 1 minus sdmetrics' CorrelationSimilarity and ContingencySimilarity.",
     ),
     (
         "AUC",

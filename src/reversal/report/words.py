@@ -7,6 +7,7 @@ import math
 from reversal.metrics import Estimate, Share
 
 UNKNOWN = "not known"
+THIN = "\u00a0"  # a blank at which no line breaks
 
 
 def percent(value: float) -> str:
@@ -14,7 +15,7 @@ def percent(value: float) -> str:
     if math.isnan(value):
         return UNKNOWN
     scaled = 100 * value
-    return f"{scaled:.2f} %" if abs(scaled) < 9.995 else f"{scaled:.1f} %"
+    return f"{scaled:.2f}{THIN}%" if abs(scaled) < 9.995 else f"{scaled:.1f}{THIN}%"
 
 
 def number(value: float) -> str:
@@ -54,7 +55,7 @@ def of_share(share: Share) -> str:
     if not share.total:
         return UNKNOWN
     low, high = share.interval()
-    return f"{100 * share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
+    return f"{100 * share.value:.1f}{THIN}% ({100 * low:.1f} to {100 * high:.1f}{THIN}%)"
 
 
 def count(total: int, noun: str) -> str:
