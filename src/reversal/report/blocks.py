@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, final
 
@@ -135,6 +135,13 @@ class Finding:
     figure: str
     beside: str
     tone: Tone
+
+    def hedged(self, rows: int) -> Finding:
+        """Return the same as unclear, if it says that all is well on the strength of few rows."""
+        if self.tone is not Tone.GOOD:
+            return self
+        answer = f"Nothing was found, but {rows:,} unseen rows are too few to tell."
+        return replace(self, answer=answer, tone=Tone.PLAIN)
 
 
 @final

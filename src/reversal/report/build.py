@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from reversal.model import Model
 
 
+FEW = 100
+"""Below so many unseen real rows no answer is called good."""
+
+
 def report(
     model: Model,
     holdout: Any,
@@ -84,11 +88,14 @@ def report(
     for doing, step in steps.items():
         with _stage(show, f"looked at {doing}", doing):
             sections.append(step())
-    return page(sections, origin)
+    findings = [found for part in sections for found in part.findings]
+    if len(material.unseen) < FEW:
+        findings = [found.hedged(len(material.unseen)) for found in findings]
+    return page(sections, findings, origin)
 
 
-def page(sections: Sequence[Section], origin: Origin) -> str:
-    """Return sections as one HTML page."""
+def page(sections: Sequence[Section], findings: Sequence[Finding], origin: Origin) -> str:
+    """Return findings and sections as one HTML page."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -101,7 +108,6 @@ def page(sections: Sequence[Section], origin: Origin) -> str:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = Markup
-    findings: list[Finding] = [found for part in sections for found in part.findings]
     style = (folder / "style.css").read_text("utf-8")
     template = environment.get_template("page.html")
     return template.render(

@@ -72,7 +72,7 @@ def _facts(material: Material, origin: Origin, log: Sequence[Line]) -> Table:
 
 def _training(material: Material, origin: Origin) -> str:
     if material.has_train:
-        return f"{origin.train}: {count(material.sizes['train'], 'row')}"
+        return f"{origin.train or 'given'}: {count(material.sizes['train'], 'row')}"
     return "not given to this report"
 
 

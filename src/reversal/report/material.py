@@ -124,7 +124,7 @@ def gather(
     with (show or _silent)(f"drew {count:,} rows", "drawing rows", steps) as on_step:
         made = model.sample(count, seed=seed, missing=True, on_step=on_step)
     answers = [model.sample(ANSWERED, c, seed=seed, missing=True) for c in conditions]
-    kinds = {c.name: f"of type {c.kind}" for c in columns if c.kind in ("constant", "identifier")}
+    kinds = {c.name: "an identifier" for c in columns if c.kind == "identifier"}
     views = aligned(real, unseen, *map(to_table, [made, *answers]), leave_out=kinds)
     asked, unknown = _askable(read["holdout"], columns)
     known = None if train is None else _askable(read["train"], columns)[0]
