@@ -115,6 +115,14 @@ def test_bins_of_any_numbers_rise_and_have_ticks_in_them(numbers):
     assert ends[0] <= ticks[0][0] <= ticks[-1][0] <= ends[-1]
 
 
+def test_days_stand_on_the_axis_as_a_person_writes_them():
+    days = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=90).repeat(2)})
+    (rows,) = aligned(days)
+    drawing = marginals.chart((rows, rows), "day", ("real", "synthetic"))
+    shown = [part.text for part in ElementTree.fromstring(drawing).iter("text")]
+    assert {"2024-01-01", "2024-03-30"} <= set(shown)
+
+
 def test_few_values_and_many_categories_are_bars_with_the_rest_together():
     words = [f"w{k}" for k in range(30) for _ in range(k + 1)]
     (rows,) = aligned(pd.DataFrame({"w": words, "n": [k % 3 for k in range(len(words))]}))

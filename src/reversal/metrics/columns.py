@@ -92,7 +92,8 @@ class Numeric(Column):
 
         if self.is_time:
             width = pa.int32() if self.kind.bit_width == 32 else pa.int64()
-            return str(pa.scalar(int(value), width).cast(self.kind).as_py())
+            moment = str(pa.scalar(int(value), width).cast(self.kind).as_py())
+            return moment.removesuffix(" 00:00:00").split(".")[0]
         whole = float(value).is_integer() and abs(value) < 1e7
         if whole:
             return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"

@@ -104,9 +104,10 @@ def bins(real: np.ndarray, column: Numeric) -> tuple[np.ndarray, list[tuple[floa
     values = np.unique(real)
     if not low < high:
         low, high = values[0], values[-1]
-    if not low < high:
-        low, high = low - 0.5, high + 0.5
-    unit = _unit(values)
+    least = 1e-13 * max(1e-290, abs(low), abs(high))
+    if high - low < least:
+        low, high = low - 0.5 * least, high + 0.5 * least
+    unit = _unit(values) if len(values) > 2 else 0.0
     if not unit:
         ends = np.linspace(low, high, MOST_BINS + 1)
         return ends, charts.ends_and_middle(ends, column.label)
@@ -114,7 +115,7 @@ def bins(real: np.ndarray, column: Numeric) -> tuple[np.ndarray, list[tuple[floa
     count = int(np.ceil(((high - low) / unit + 1) / width))
     ends = low - unit / 2 + width * unit * np.arange(count + 1)
     places = [low, low + unit * ((high - low) // (2 * unit)), high]
-    return ends, [(float(place), column.label(float(np.round(place, 9)))) for place in places]
+    return ends, [(float(place), column.label(float(f"{place:.12g}"))) for place in places]
 
 
 def _unit(values: np.ndarray) -> float:
