@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": ["fit"],
     "sample": ["sample"],
     "impute": ["impute"],
+    "report": ["report"],
     "demo": ["demo"],
 }
 
