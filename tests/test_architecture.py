@@ -23,8 +23,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 LAYOUT = [
     *("errors", "state", "noise", "grids", "generators", "estimates", "space", "questions", "core"),
     *("clocks", "schedules", "spaces", "processes", "parametrizations", "denoisers", "objectives"),
-    *("samplers", "guidance", "likelihood", "networks", "training", "data", "datasets", "metrics"),
-    *("model", "testing", "report", "cli"),
+    *("samplers", "guidance", "likelihood", "restrictions", "networks", "training", "data"),
+    *("datasets", "metrics", "answers", "model", "testing", "report", "cli"),
 ]
 GATHERS = ("__init__", "__main__")
 LINES = {"core.py": 300}

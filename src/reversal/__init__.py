@@ -12,6 +12,7 @@ from reversal.clocks import (
     SiteClocks,
 )
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
+from reversal.data.conditions import between, none_of, one_of
 from reversal.denoisers import Empirical, Enumerated, GaussianData, NetworkDenoiser
 from reversal.errors import (
     CapabilityError,
@@ -73,7 +74,7 @@ __all__ = [
     "OnGrid", "LowDiscrepancy",
     "Regression", "Euler", "Ancestral", "Heun", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
-    "Model", "load",
+    "Model", "load", "between", "one_of", "none_of",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
     "NotFittedError", "CheckpointError",

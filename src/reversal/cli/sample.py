@@ -31,8 +31,8 @@ def sample(run: Run, n: Count, out: OutTable, where_: Where = None, seed: Seed =
     """
     preflight.table_to_write(out)
     given = where.given(where_)
+    from reversal.answers.drawing import CHUNK
     from reversal.data import frames
-    from reversal.model import CHUNK
 
     model = preflight.table_run(run)
     total = STEPS * -(-n // CHUNK)
