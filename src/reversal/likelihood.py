@@ -27,6 +27,7 @@ from reversal.clocks import spread
 from reversal.core import Capability, Denoiser, Kind
 from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
+from reversal.processes import Gaussian
 from reversal.questions import Question, ask
 from reversal.state import State, Tree
 
@@ -140,6 +141,7 @@ class _Bound:
         return self._prior(n, like) - weight * self._rate(t) + self._closing(n, like)
 
     def _prior(self, n: int, like: Tensor) -> Tensor:
+        """log p_prior(x_1) - log q(x_1 | x_0)."""
         path = self.denoiser.process
         kernel = path.kernel(self.x, torch.ones(n, dtype=torch.float64, device=like.device))
         x_1 = kernel.sample(self.generator)
@@ -152,10 +154,10 @@ class _Bound:
         path = self.denoiser.process
         kernel, x_t, estimate = self._look(t)
         forward = path.forward(x_t, t)
-        gaps = state.map(
-            lambda law, s, r: law.gap(s, r), forward, estimate.score, kernel.score(x_t)
-        )
-        return self._running(gaps)
+        target = kernel.score(x_t)
+        gaps = state.map(lambda law, s, r: law.gap(s, r), forward, estimate.score, target)
+        excess = state.map(_excess_rate, path.parts, self.x, x_t, t, forward, target)
+        return self._running(state.map(torch.sub, gaps, excess))
 
     def _closing(self, n: int, like: Tensor) -> Tensor:
         if self.eps == 0 and self.last is None:
@@ -230,7 +232,40 @@ def _last_step(
     if not path.space.is_real:
         return estimate.posterior.gather(-1, x_0[..., None]).squeeze(-1)
     center = path.ancestor(x_t, t, torch.zeros_like(t), estimate, 0.0).sample(generator)
-    return path.around(center, t).site_log_prob(x_0)
+    return path.around(center, t).site_log_prob(x_0) + _excess_square(path, x_0, x_t, t)
+
+
+def _excess_rate(
+    path: Any, x_0: Tensor, x_t: Tensor, t: Tensor, forward: Any, target: Tensor
+) -> Tensor:
+    r"""The rate of path divergence under standard normal data, minus its expectation given x_0.
+
+    With :math:`r^2 = \alpha^2 + \sigma^2` the score is -x_t / r^2 and the expectation
+    :math:`\tfrac12 g^2 (\alpha^4 / \sigma^2 + \alpha^2 x_0^2) / r^4`: a control variate, which
+    cancels what the noise alone contributes to the rate. Zero where the noise is not Gaussian.
+    """
+    if not isinstance(path, Gaussian):
+        return torch.zeros((), device=x_t.device)
+    alpha, sigma, square = _levels(path, x_t, t)
+    mean = (alpha**4 / sigma**2 + (alpha * x_0) ** 2) / square**2
+    return forward.gap(-x_t / square, target) - forward.covariance / 2 * mean
+
+
+def _excess_square(path: Any, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    r"""Half the scaled square of :math:`x_0 - \alpha x_t / r^2`, minus its mean given x_0."""
+    if not isinstance(path, Gaussian):
+        return torch.zeros((), device=x_t.device)
+    alpha, sigma, square = _levels(path, x_t, t)
+    error = x_0 - alpha * x_t / square
+    mean = ((sigma**2 * x_0) ** 2 + (alpha * sigma) ** 2) / square**2
+    return (alpha / sigma) ** 2 * (error**2 - mean) / 2
+
+
+def _levels(path: Gaussian, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return alpha, sigma and alpha^2 + sigma^2, shaped to broadcast over the entries."""
+    signal = path.schedule.signal(path.space.align(t))
+    alpha, sigma = signal.alpha.to(x_t), signal.sigma.to(x_t)
+    return alpha, sigma, alpha**2 + sigma**2
 
 
 def _require(path: Any) -> None:

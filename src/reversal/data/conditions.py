@@ -178,8 +178,6 @@ def condition_of(name: str, value: Any) -> Condition:
             f"Expected a value or a condition for {name!r}, got {value!r}. Write "
             f"rv.one_of('a', 'b') for a set, rv.between(low, high) for a range."
         )
-    if isinstance(value, OneOf) and len(value.values) == 1:
-        return Equal(value.values[0])
     return value if isinstance(value, Condition) else Equal(value)
 
 

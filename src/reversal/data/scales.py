@@ -94,6 +94,7 @@ class NumericScale(ColumnScale):
     def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
         known = array.is_valid().to_numpy(zero_copy_only=False)
         positions = np.where(known, self.column.encode(array), 0.0)
+        positions = positions.round() if self.step else positions
         first, last = self._ends
         inside = allowed.contains(positions.clip(first, last)) | ~known
         moved = self.column.decode(allowed.nearest(positions).clip(first, last), ~known)

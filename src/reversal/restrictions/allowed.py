@@ -27,7 +27,9 @@ class Intervals:
     def of(cls, pairs: Iterable[tuple[float, float]], step: float = 0.0) -> Intervals:
         """Return the union of intervals in any order; those without a member are left out."""
         merged: list[tuple[float, float]] = []
-        for low, high in sorted(pair for pair in pairs if pair[0] <= pair[1]):
+        for low, high in sorted(pairs):
+            if low > high or low == math.inf or high == -math.inf:
+                continue
             if merged and low <= merged[-1][1] + step:
                 merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
             else:
@@ -65,7 +67,7 @@ class Intervals:
             edges += [low - self.step, high + self.step]
         edges.append(math.inf)
         pairs = zip(edges[::2], edges[1::2], strict=True)
-        return Intervals.of((p for p in pairs if abs(p[0]) < math.inf or p[0] != p[1]), self.step)
+        return Intervals.of(pairs, self.step)
 
     def widened(self, by: float) -> Intervals:
         """Every interval longer by a number at both ends; those that touch stay apart."""

@@ -12,8 +12,9 @@ in u: it carries the normal law at :math:`\theta_1` to the law of the data, quan
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from reversal.core import Kind
 from reversal.errors import CapabilityError
 from reversal.processes import Gaussian
 
-FLOW_STEPS = 16
+FLOW_STEPS: Final = 20
+GROWTH: Final = 4.0
+FINE: Final = 4096
+"""The steps of the path's grid among which those of a flow are chosen."""
 Look = Callable[[float, Tensor], Any]
 
 
@@ -32,7 +36,8 @@ class SiteFlow:
 
     Args:
         path: ``Gaussian``.
-        steps: the number K of steps, along the path's own grid.
+        steps: the number K of steps: geometric towards data, so that lumps and gaps of the law are
+            crossed in steps no longer than the angle itself.
 
     Raises:
         CapabilityError: if the path is another.
@@ -47,8 +52,11 @@ class SiteFlow:
                 f"Expected Gaussian noise on a site that is restricted to intervals, got {path}. "
                 f"Ask for values of it, or noise it by Gaussian()."
             )
-        self.times: list[float] = path.grid(steps).times.flip(0).tolist()
-        signal = path.schedule.signal(torch.tensor(self.times, dtype=torch.float64))
+        fine = path.grid(FINE).times.flip(0)
+        angles = _angles(path, fine)
+        rows = torch.searchsorted(angles, angles[-1] * _shares(steps)).clamp(max=FINE)
+        self.times: list[float] = fine[rows].tolist()
+        signal = path.schedule.signal(fine[rows])
         self.radii: list[float] = torch.hypot(signal.alpha, signal.sigma).tolist()
         self.angles: list[float] = torch.atan2(signal.sigma, signal.alpha).tolist()
         self.cosines: list[float] = torch.cos(torch.tensor(self.angles).double()).tolist()
@@ -77,3 +85,14 @@ class SiteFlow:
         estimate = look(self.times[row], self.radii[row] * u)
         clean, noise = estimate.read(Kind.CLEAN), estimate.read(Kind.NOISE)
         return self.cosines[row] * noise - self.sines[row] * clean
+
+
+def _angles(path: Gaussian, times: Tensor) -> Tensor:
+    signal = path.schedule.signal(times)
+    return torch.atan2(signal.sigma, signal.alpha)
+
+
+def _shares(steps: int) -> Tensor:
+    """Return the angles k = 0, ..., K as shares of the last, (e^{ck/K} - 1) / (e^c - 1)."""
+    k = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return torch.expm1(GROWTH * k) / math.expm1(GROWTH)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.special import log_ndtr, ndtr, ndtri
+from torch.special import log_ndtr, ndtri
 
 from reversal import noise
 from reversal.core import Estimate
@@ -166,7 +166,7 @@ def between_quantiles(low: Tensor, high: Tensor, u: Tensor) -> Tensor:
     """Return Phi^{-1}(Phi(low) + u (Phi(high) - Phi(low))), mirrored where low > 0."""
     flipped = low > 0
     a, b = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
-    p, q = ndtr(a), ndtr(b)
+    p, q = log_ndtr(a).exp(), log_ndtr(b).exp()  # torch's ndtr is 0 below -9
     z = ndtri(p + torch.where(flipped, 1 - u, u) * (q - p)).clamp(a, b)
     return torch.where(flipped, -z, z)
 
