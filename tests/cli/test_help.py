@@ -16,6 +16,7 @@ COMMANDS = {
     "reversal": [],
     "fit": ["fit"],
     "sample": ["sample"],
+    "score": ["score"],
     "impute": ["impute"],
     "report": ["report"],
     "demo": ["demo"],
