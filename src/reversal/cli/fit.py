@@ -1,18 +1,22 @@
-"""``reversal fit``: a table in, a run out."""
+"""``reversal fit``: a table or pictures in, a run out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reversal.cli import preflight
 from reversal.cli.console import in_a_sentence, say, stage, warn
-from reversal.cli.options import Seed
+from reversal.cli.options import Seed, Space
 
 Table = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The table to learn from, .csv or .parquet; or a folder of .png files."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]
 Minutes = Annotated[
@@ -28,19 +32,29 @@ Minutes = Annotated[
 
 
 @in_a_sentence
-def fit(file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0) -> None:
-    """Learn the law of a table: numbers, categories, gaps and all.
+def fit(
+    file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0, space: Space = None
+) -> None:
+    """Learn the law of a table, numbers, categories, gaps and all, or of a folder of pictures.
 
     Example: reversal fit penguins.csv --out run --minutes 1
     """
     preflight.run_to_write(out)
-    from reversal.data import frames
+    from reversal.cli.schema import show
+    from reversal.data import Schema, TableCodec, frames
     from reversal.model import Model
 
+    declared = None if space is None else Schema.read(space)
     frame = frames.read(file)
+    known: Any = declared
+    if isinstance(frame, Mapping):
+        say(f"  {frame}")
+    else:
+        known = TableCodec.infer(frame, declared)
+        show(known)
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(minutes=minutes, seed=seed).fit(frame)
+            model = Model(minutes=minutes, seed=seed).fit(frame, known)
     except KeyboardInterrupt as error:
         warn("stopped; nothing was saved")
         raise typer.Exit(130) from error
