@@ -20,13 +20,11 @@ from reversal.data.columns import Constant, Discrete
 from reversal.data.conditions import Condition, Equal, condition_of
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
-from reversal.data.numeric import Numeric
-from reversal.data.quantiles import QuantileMap
-from reversal.data.scales import ColumnScale, scale_of
+from reversal.data.scales import ColumnScale, NumericScale, scale_of
 from reversal.data.source import Encoded, Source, State, Target, by_name
 from reversal.data.table import TableCodec
 from reversal.errors import DataError
-from reversal.restrictions import InCodes, InIntervals, Restriction, Site
+from reversal.restrictions import InCodes, InIntervals, Restriction, Site, is_sure
 from reversal.spaces import Categorical, Euclidean, Product
 
 WIDE = 256
@@ -78,11 +76,8 @@ class TableSource(Source):
 
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
         found = self._restricted(conditions).items()
-        return tuple(
-            self._restriction(scale.column, allowed)
-            for scale, allowed in found
-            if not (allowed.is_everything or isinstance(scale.column, Constant))
-        )
+        asked = (self._restriction(scale, allowed) for scale, allowed in found)
+        return tuple(each for each in asked if each is not None)
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         table = to_table(samples)
@@ -157,20 +152,15 @@ class TableSource(Source):
         }
         return {scale: scale.resolve(condition) for scale, condition in scales.items()}
 
-    def _restriction(self, column: Any, allowed: Any) -> Restriction:
-        """Return a set of a column's values as a restriction of its site."""
-        if isinstance(column, Numeric):
-            quantiles = QuantileMap.pack([(column.knots, column.normals)])
-
-            def outward(positions: np.ndarray) -> np.ndarray:
-                low, high = quantiles.ends(torch.from_numpy(positions).reshape(-1, 1))
-                pair = torch.stack([low.view(-1, 2)[:, 0], high.view(-1, 2)[:, 1]], 1)
-                return pair.numpy().reshape(positions.shape)
-
-            ends = allowed.widened(column.width / 2).mapped(outward).ends
-            site = Site("numeric", (self.codec.numeric.index(column),))
-            return InIntervals(site, torch.tensor(ends, dtype=torch.float64))
-        target = self.target(column.name)
+    def _restriction(self, scale: ColumnScale, allowed: Any) -> Restriction | None:
+        """Return a set of a column's values as a restriction of its site; None if it is none."""
+        if allowed.is_everything or isinstance(scale.column, Constant):
+            return None
+        if isinstance(scale, NumericScale):
+            site = Site("numeric", (self.codec.numeric.index(scale.column),))
+            ends = torch.tensor(scale.latent(allowed).ends, dtype=torch.float64)
+            return None if is_sure(ends) else InIntervals(site, ends)
+        target = self.target(scale.column.name)
         return InCodes(Site(target.factor, target.place), torch.tensor(allowed.members))
 
     def _discrete(self, name: str) -> Discrete:
