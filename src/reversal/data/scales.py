@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.columns import Category, Constant, Discrete, Identifier
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -91,9 +91,9 @@ class NumericScale(ColumnScale):
         )
         first, last = self._ends
         if low > high or low > last or high < first:
-            least, most = self.column.bounds
+            least, most = map(self.column.shown, self.column.bounds)
             cure = "Nothing was learned beyond: choose a range that meets it."
-            what = f"a range with numbers from {least:.10g} to {most:.10g}"
+            what = f"a range with numbers from {least} to {most}"
             raise self.column.expected(what, str(between), cure)
         return self._stretched(low, high)
 
@@ -204,10 +204,11 @@ class ConstantScale(ColumnScale):
     column: Constant
 
     def point(self, value: Any) -> Codes:
-        return Codes((str(value) == str(self.column.value),))
+        return Codes((str(self.column.comparable(value)) == str(self.column.value),))
 
     def span(self, between: Between) -> Codes:
-        value, low, high = self.column.value, between.low, between.high
+        value = self.column.value
+        low, high = map(self.column.comparable, (between.low, between.high))
         try:
             above = low is None or (low < value if between.excludes_low else low <= value)
             below = high is None or (value < high if between.excludes_high else value <= high)
@@ -223,8 +224,34 @@ class ConstantScale(ColumnScale):
         return array
 
 
+@final
+@dataclass(frozen=True)
+class UnlearnedScale(ColumnScale):
+    """An identifier, of which nothing can be asked: each question is refused as an equality is."""
+
+    column: Identifier
+
+    def point(self, value: Any) -> Codes:
+        return self._refused(value)
+
+    def span(self, between: Between) -> Codes:
+        return self._refused(str(between))
+
+    def is_null(self, allowed: Codes) -> bool:
+        return allowed.is_empty
+
+    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
+        return array
+
+    def _refused(self, value: Any) -> Codes:
+        self.column.parse(value)
+        return Codes((True,))
+
+
 def scale_of(column: Column) -> ColumnScale:
     """Return the scale of a column."""
     if isinstance(column, Numeric):
         return NumericScale(column)
+    if isinstance(column, Identifier):
+        return UnlearnedScale(column)
     return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore
