@@ -128,7 +128,8 @@ class Model:
             denoiser = denoiser_of(process, self._architecture())
             keeper = session.keeper(facts)
             if self.show_progress:
-                progress.announce(plan, facts["rows"], len(source.measure))
+                done = keeper and keeper.done
+                progress.announce(plan, facts["rows"], len(source.measure), done)
             trace = fit_denoiser(
                 denoiser, encoded, plan, self.seed, show, session.callbacks, keeper
             )

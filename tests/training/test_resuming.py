@@ -75,7 +75,7 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
             shutil.copytree(run, copies[-1])
 
     def fit(folder, resume, callbacks=()):
-        how = {"resume": resume, "checkpoint_seconds": 0.0, "callbacks": callbacks}
+        how = {"resume": resume, "checkpoint_seconds": 0.1, "callbacks": callbacks}
         return rv.Model(minutes=0.01, **TINY).fit(table(), run=folder, **how)
 
     whole = fit(run, resume=False, callbacks=[copy])

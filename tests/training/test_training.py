@@ -176,13 +176,13 @@ def test_the_default_budget_grows_with_the_data_between_two_ends():
 
 def test_the_budget_is_announced():
     out = io.StringIO()
-    progress.announce(Plan(minutes=4.0), 32_561, 15, out)
-    progress.announce(Plan(minutes=0.5), 1, 1, out)
-    progress.announce(Plan(steps=3000), 344, 8, out)
+    progress.announce(Plan(minutes=4.0), 32_561, 15, stream=out)
+    progress.announce(Plan(minutes=0.5), 1, 1, stream=out)
+    progress.announce(Plan(steps=3000), 344, 8, (1200, 3000), stream=out)
     assert out.getvalue().splitlines() == [
         "training for at most 4 minutes: 32,561 rows x 15 columns",
         "training for at most 30 seconds: 1 row x 1 column",
-        "training for 3,000 steps: 344 rows x 8 columns",
+        "going on after step 1,200 of 3,000: 344 rows x 8 columns",
     ]
 
 

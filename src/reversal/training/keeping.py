@@ -76,6 +76,11 @@ class Keeper:
         if not self.is_kept:
             self.clear()
 
+    @property
+    def done(self) -> tuple[int, int] | None:
+        """After how many steps of how many the training goes on; None for one that begins."""
+        return self.saved and (self.saved.content["done"], self.saved.content["steps"])
+
     def after_step(self, step: int, snapshot: Callable[[], Saved] | None) -> None:
         """Save what a step came to, where it is time; stop where that was asked for.
 

@@ -28,12 +28,19 @@ def shown(is_wanted: bool, stream: TextIO | None = None) -> Iterator[Show | None
         yield _lines(out)
 
 
-def announce(plan: Plan, rows: int, columns: int, stream: TextIO | None = None) -> None:
-    """Say how long the training is, and of what."""
-    size = f"{_count(rows, 'row')} x {_count(columns, 'column')}"
+def announce(
+    plan: Plan,
+    rows: int,
+    columns: int,
+    done: tuple[int, int] | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Say how long the training is, and of what; or after how many steps of how many it goes on."""
     steps = plan.known_steps(rows)
     budget = f"{steps:,} steps" if steps else f"at most {minutes(plan.minutes or 0)}"
-    print(f"training for {budget}: {size}", file=stream or sys.stderr, flush=True)
+    doing = f"training for {budget}" if done is None else "going on after step {:,} of {:,}"
+    size = f"{_count(rows, 'row')} x {_count(columns, 'column')}"
+    print(f"{doing.format(*done or ())}: {size}", file=stream or sys.stderr, flush=True)
 
 
 def minutes(number: float) -> str:
