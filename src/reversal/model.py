@@ -87,6 +87,7 @@ class Model:
         resume: bool = False,
         checkpoint_seconds: float = 60.0,
         callbacks: Sequence[Callable[[Check], None]] = (),
+        shard: bool = False,
     ) -> Self:
         """Learn the joint law of a table, or of arrays.
 
@@ -102,6 +103,8 @@ class Model:
                 the same machine. One that has ended is loaded.
             checkpoint_seconds: the time between two checkpoints.
             callbacks: functions of a ``Check``, called about 40 times in a training.
+            shard: whether processes that `torchrun` started share the weights (FSDP2) or have
+                copies (DDP).
 
         Returns:
             The model itself.
@@ -112,7 +115,7 @@ class Model:
             SpaceError: if they do not fit the space.
             CheckpointError: if the folder cannot be written to, or holds another training.
         """
-        session = Session(run, resume, checkpoint_seconds, callbacks)
+        session = Session(run, resume, checkpoint_seconds, callbacks, shard)
         arguments.check(self._settings())
         name = os.path.basename(data) if isinstance(data, str | os.PathLike) else ""
         data = read(data) if isinstance(data, str | os.PathLike) else data
@@ -123,21 +126,20 @@ class Model:
         facts = facts_of(name, encoded, kinds, self._settings(), plan)
         if run is not None and session.has_ended(facts):
             return self._take(load(run))
-        with torch.random.fork_rng(devices=[]), progress.shown(self.show_progress) as show:
+        is_shown = self.show_progress and session.world.is_first
+        with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
             denoiser = denoiser_of(process, self._architecture())
             keeper = session.keeper(facts)
-            if self.show_progress:
+            if is_shown:
                 done = keeper and keeper.done
                 progress.announce(plan, facts["rows"], len(source.measure), done)
             trace = fit_denoiser(
-                denoiser, encoded, plan, self.seed, show, session.callbacks, keeper
+                denoiser, encoded, plan, self.seed, show, session.callbacks, keeper, session.world
             )
         self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
         self.training_ = facts
-        if keeper is not None:
-            self.save(keeper.run)
-            keeper.clear()
+        session.close(keeper, self.save)
         return self
 
     def sample(

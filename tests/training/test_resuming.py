@@ -1,8 +1,10 @@
 """A training that was stopped and resumed is the training that was not, bit for bit."""
 
+import itertools
 import json
 import shutil
 import signal
+import types
 
 import pytest
 
@@ -64,9 +66,8 @@ def test_keeping_a_training_does_not_change_it(whole, tmp_path):
 def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch):
     """Copies of a run with a time budget, taken on its way, end where it ends.
 
-    But for the stop of a run that is far too late, which a busy machine could reach.
+    The clocks of the sittings run at different speeds.
     """
-    monkeypatch.setattr(rv.training.loop, "LATE", float("inf"))
     run, copies = tmp_path / "run", []
 
     def copy(check):
@@ -74,14 +75,17 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
             copies.append(tmp_path / f"copy-{check.step}")
             shutil.copytree(run, copies[-1])
 
-    def fit(folder, resume, callbacks=()):
-        how = {"resume": resume, "checkpoint_seconds": 0.1, "callbacks": callbacks}
-        return rv.Model(minutes=0.01, **TINY).fit(table(), run=folder, **how)
+    def fit(folder, tick, callbacks=()):
+        clock = types.SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
+        monkeypatch.setattr(rv.training.loop, "time", clock)
+        how = {"resume": True, "checkpoint_seconds": 0.0, "callbacks": callbacks}
+        return rv.Model(minutes=0.006, **TINY).fit(table(), run=folder, **how)
 
-    whole = fit(run, resume=False, callbacks=[copy])
+    whole = fit(run, 1e-3, [copy])
+    assert whole.trace_.ended != "the time was up"
     assert len(copies) == 2
-    for folder in copies:
-        assert_same(whole, fit(folder, resume=True))
+    for folder, tick in zip(copies, (1e-3, 5e-4), strict=True):
+        assert_same(whole, fit(folder, tick))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from reversal.cli import preflight
-from reversal.cli.console import in_a_sentence, say, stage, warn
+from reversal.cli.console import in_a_sentence, is_first, say, stage, warn
 
 Table = Annotated[
     Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
@@ -53,6 +53,12 @@ Seconds = Annotated[
         help="How often the training is saved: what a crash loses at most.",
     ),
 ]
+Shard = Annotated[
+    bool,
+    typer.Option(
+        "--shard", help="Cut the weights into one shard per process of `torchrun` (FSDP2)."
+    ),
+]
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Write events to RUN/tensorboard as well.")
 ]
@@ -66,11 +72,13 @@ def fit(
     seed: Seed = None,
     resume: Resume = False,
     checkpoint: Seconds = 60.0,
+    shard: Shard = False,
     tensorboard: Board = False,
 ) -> None:
     """Learn the law of a table: numbers, categories, gaps and all.
 
-    Ctrl-C saves before it stops; `--resume` goes on.
+    Ctrl-C saves before it stops; `--resume` goes on. In several processes: torchrun
+    --nproc-per-node 2 -m reversal fit ...
 
     Example: reversal fit penguins.csv --out run --minutes 1
     """
@@ -84,12 +92,13 @@ def fit(
     kept = keeping.identity_of(out) if resume else {}
     settings = {name: kept[name] for name in ("minutes", "seed") if name in kept} | given
     has_ended = resume and keeping.has_ended(out)
-    callbacks = [TensorBoard(out / "tensorboard")] if tensorboard and not has_ended else []
+    is_watched = tensorboard and not has_ended and is_first()
+    callbacks = [TensorBoard(out / "tensorboard")] if is_watched else []
+    how: dict[str, Any] = {"resume": resume, "checkpoint_seconds": checkpoint}
+    how |= {"callbacks": callbacks, "shard": shard}
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(**settings).fit(
-                file, run=out, resume=resume, checkpoint_seconds=checkpoint, callbacks=callbacks
-            )
+            model = Model(**settings).fit(file, run=out, **how)
     except KeyboardInterrupt as error:
         _, number = (*error.args, None, None)[:2]
         warn(_stopped(file, out) if keeping.is_unfinished(out) else "stopped; nothing was saved")

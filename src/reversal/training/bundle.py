@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ def write(
     content: Mapping[str, Any],
     files: Mapping[str, bytes],
     free: Mapping[str, bytes] | None = None,
+    placed: Iterable[str] = (),
 ) -> None:
     """Write a bundle in the place of an older one.
 
@@ -42,12 +43,15 @@ def write(
         content: what the index says, in plain JSON types.
         files: what the index vouches for, by name.
         free: files that go along without a checksum, because people may edit them.
+        placed: names of files that are in the folder already, and that no index names yet.
 
     Raises:
         CheckpointError: if the folder cannot be written to; the older bundle is still there.
     """
     folder = Path(folder)
-    entry = {"format": FORMAT, **content, "files": {k: digest(data) for k, data in files.items()}}
+    sums = {name: digest(data) for name, data in files.items()}
+    sums |= {name: digest(_bytes(folder, name)) for name in placed}
+    entry = {"format": FORMAT, **content, "files": sums}
     entry["checksum"] = _checksum(entry)
     text = json.dumps(entry, indent=1, allow_nan=False).encode()
     new = {index: text, **files, **(free or {})}
@@ -74,14 +78,15 @@ def write(
 
 
 def read(
-    folder: str | os.PathLike[str], index: str, needed: Collection[str] = ()
+    folder: str | os.PathLike[str], index: str, needed: Collection[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return what the index of a bundle says, and the files it vouches for.
 
     Args:
         folder: where the bundle is.
         index: the name of its index.
-        needed: the files without which the bundle is of no use; others may be deleted.
+        needed: the files without which the bundle is of no use, by default all; others may be
+            deleted.
 
     Raises:
         CheckpointError: if the bundle is missing, truncated, of a newer format, or changed.
@@ -96,7 +101,7 @@ def read(
             if attempt + 1 == ATTEMPTS or _bytes(folder, index) == text:
                 raise
             continue
-        for name in needed:
+        for name in files if needed is None else needed:
             if files.get(name) is None:
                 _bytes(folder, name)
                 raise _changed(folder, index)

@@ -20,8 +20,10 @@ from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
 from reversal.core import Path
 from reversal.denoisers import NetworkDenoiser
 from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
+from reversal.noise import Randomness
 from reversal.objectives import Regression
 from reversal.spaces import Categorical, Torus
+from reversal.training.distributed import Alone, World
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
 from reversal.training.loop import Plan, Progress, Trace, train
@@ -75,6 +77,7 @@ def fit_denoiser(
     on_progress: Callable[[Progress], None] | None = None,
     callbacks: Sequence[Callable[[Check], None]] = (),
     keeper: Keeper | None = None,
+    world: World | None = None,
 ) -> Trace:
     """Train on nine tenths of the rows; the others say which weights to keep.
 
@@ -86,6 +89,7 @@ def fit_denoiser(
         on_progress: called after every step.
         callbacks: called at every check.
         keeper: saves the training as it goes, and has what it goes on from.
+        world: the processes that train together.
     """
     generator = torch.Generator().manual_seed(seed)
     n = state.batch_size(data[0])
@@ -93,8 +97,10 @@ def fit_denoiser(
     size = min(int(HELD_OUT * n), MOST_HELD_OUT)
     held, kept = order[:size], order[size:]
     objective = Regression()
+    world = Alone() if world is None else world
+    share = world.noise(generator, plan.batch_size)
 
-    def losses(index: Tensor, source: torch.Generator) -> Tensor:
+    def losses(index: Tensor, source: Randomness) -> Tensor:
         x_0, seen = ({name: part[index] for name, part in tree.items()} for tree in data)
         return objective(denoiser, x_0, observed=seen, generator=source)
 
@@ -106,7 +112,7 @@ def fit_denoiser(
 
     return train(
         denoiser,
-        lambda index: losses(kept[index], generator),
+        lambda index: losses(kept[index], share),
         len(kept),
         plan,
         generator,
@@ -114,6 +120,7 @@ def fit_denoiser(
         on_progress,
         callbacks,
         keeper,
+        world,
     )
 
 

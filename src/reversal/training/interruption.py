@@ -13,7 +13,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @final
 class Interruption:
-    """Notes the first signal, and lets the second one do what it did before.
+    """Notes the first signal of a kind, and lets the second one do what it did before.
 
     Only the main thread of a process can listen; elsewhere nothing changes.
     """
@@ -35,4 +35,4 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
-        self.ignore()
+        signal.signal(number, self._before[number] or signal.SIG_DFL)

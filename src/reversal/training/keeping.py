@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple, Self, final
 from torch import Tensor
 
 from reversal.errors import CheckpointError
-from reversal.training import bundle, checkpoint
+from reversal.training import bundle, checkpoint, sharding
+from reversal.training.distributed import Alone, World
 from reversal.training.interruption import Interruption
 
 FOLDER: Final = "checkpoint"
@@ -47,6 +48,7 @@ class Keeper:
         identity: what has to be the same for a training to go on: settings and checksums, by name.
         seconds: the time between two checkpoints; what a crash loses at most.
         resume: whether to go on with what the folder holds, if anything.
+        world: the processes of the training; the first one writes.
 
     Raises:
         CheckpointError: if the folder cannot be written to, holds a training that was stopped and
@@ -59,11 +61,14 @@ class Keeper:
         identity: Mapping[str, Any],
         seconds: float = 60.0,
         resume: bool = False,
+        world: World | None = None,
     ) -> None:
         self.run, self.folder = Path(run), Path(run) / FOLDER
         self.identity, self.seconds = dict(identity), seconds
+        self.world = Alone() if world is None else world
         self.saved = self._found(resume)
-        bundle.writable(self.folder)
+        if self.world.is_first:
+            bundle.writable(self.folder)
         self.is_kept = self.saved is not None
         self.last, self.signals = time.monotonic(), Interruption()
 
@@ -93,35 +98,49 @@ class Keeper:
             KeyboardInterrupt: if the process was asked to stop; the state, if any, is saved.
             CheckpointError: if the first checkpoint, or the last before a stop, cannot be written.
         """
-        asked = self.signals.asked
         is_due = not self.is_kept or time.monotonic() - self.last >= self.seconds
-        if snapshot is not None and (asked or is_due):
+        signal = float(self.signals.asked or 0)
+        asked, due = self.world.mean(signal, float(is_due and self.world.is_first))
+        if snapshot is not None and (asked or due):
             self._save(snapshot(), is_last_chance=bool(asked))
         if asked:
-            raise KeyboardInterrupt(f"stopped after {step:,} steps", asked)
+            raise KeyboardInterrupt(f"stopped after {step:,} steps", self.signals.asked)
 
     def log(self, lines: str) -> None:
         """Write the log as it is now."""
+        if not self.world.is_first:
+            return
         with suppress(CheckpointError):
             bundle.replace(self.folder / checkpoint.LOG, lines.encode())
 
     def clear(self) -> None:
         """Remove the checkpoint, and the folder of the run if nothing else is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.is_kept = False
+        if not self.world.is_first:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.run.rmdir()
 
     def _save(self, state: Saved, is_last_chance: bool) -> None:
-        content = {"identity": self.identity, "state": state.content}
-        files = {TENSORS: checkpoint.packed(state.tensors)}
         try:
-            bundle.write(self.folder, INDEX, content, files)
+            placed = self.world.write(self.folder, state.tensors)
+            if self.world.is_first:
+                self._write(state, placed)
         except CheckpointError as error:
             if is_last_chance or not self.is_kept:
                 raise
-            print(f"reversal: training goes on without a new checkpoint: {error}", file=sys.stderr)
+            if self.world.is_first:
+                words = f"reversal: training goes on without a new checkpoint: {error}"
+                print(words, file=sys.stderr)
         self.is_kept, self.last = True, time.monotonic()
+
+    def _write(self, state: Saved, placed: list[str]) -> None:
+        """Write the tensors, unless their files are there, and the index."""
+        content = {"identity": self.identity, "state": state.content}
+        files = {} if placed else {TENSORS: checkpoint.packed(state.tensors)}
+        bundle.write(self.folder, INDEX, content, files, placed=placed)
+        sharding.sweep(self.folder, placed)
 
     def _found(self, resume: bool) -> Saved | None:
         """Return the state in the folder, if it holds one and it is the same training."""
@@ -133,9 +152,13 @@ class Keeper:
                 f"holds one. Go on with it (`--resume`, in Python `resume=True`), choose another "
                 f"folder, or delete {str(self.folder)!r} to give it up."
             )
-        content, files = bundle.read(self.folder, INDEX, needed=[TENSORS])
+        content, files = bundle.read(self.folder, INDEX)
         check_identity(self.run, content["identity"], self.identity)
-        return Saved(checkpoint.unpacked(files[TENSORS], self.folder), content["state"])
+        if TENSORS in files:
+            tensors = checkpoint.unpacked(files[TENSORS], self.folder)
+        else:
+            tensors = sharding.read(self.folder, files)
+        return Saved(tensors, content["state"])
 
 
 def is_unfinished(run: str | os.PathLike[str]) -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from reversal.errors import DataError
 from reversal.training.batches import Batches
+from reversal.training.distributed import Alone, World
 from reversal.training.ema import MovingAverage
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check, to_lines
@@ -141,6 +142,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     callbacks: Sequence[Callable[[Check], None]] = (),
     keeper: Keeper | None = None,
+    world: World | None = None,
 ) -> Trace:
     """Train a module in place; it ends with the best averaged weights, in evaluation mode.
 
@@ -156,6 +158,8 @@ def train(
         on_progress: called after every step.
         callbacks: called at every check, about 40 times.
         keeper: saves the run as it goes, and has what it goes on from.
+        world: the processes that train together; ``loss`` is asked for the items of this one, with
+            randomness that is its share.
 
     Raises:
         DataError: if training diverged: no held-out loss is finite, or a weight is not.
@@ -163,14 +167,16 @@ def train(
 
     Cost: one loss and its gradient per step.
     """
-    run = Run(module, plan, num_items, generator, validate, callbacks)
+    world = Alone() if world is None else world
+    mean_loss = world.wrapped(module, loss)
+    run = Run(module, plan, num_items, generator, validate, callbacks, world)
     with nullcontext() if keeper is None else keeper:
         if keeper is not None:
             run.callbacks = (*callbacks, lambda _: keeper.log(to_lines(run.trace.checks)))
             if keeper.saved is not None:
                 restore(run, keeper.saved)
         while not run.is_over():
-            run.step(loss(run.batch()).mean())
+            run.step(mean_loss(run.batch()))
             if on_progress is not None:
                 on_progress(run.progress())
             if keeper is not None:
@@ -195,9 +201,10 @@ class Run:
         generator: torch.Generator,
         validate: Callable[[], Tensor] | None,
         callbacks: Sequence[Callable[[Check], None]],
+        world: World,
     ) -> None:
         self.module, self.plan, self.validate = module.train(), plan, validate
-        self.generator, self.callbacks = generator, tuple(callbacks)
+        self.generator, self.callbacks, self.world = generator, tuple(callbacks), world
         self.batches = Batches(num_items, plan.batch_size, generator)
         self.average = MovingAverage(module)
         self.optimizer = _optimizer(module, plan)
@@ -206,7 +213,7 @@ class Run:
         self.best, self.least, self.stale = self.average.snapshot(), math.inf, 0
         self.loss = self.latest = self.stderr = math.nan
         self.sitting, self.before, self.start = 0, 0.0, time.monotonic()
-        self.marked = self.start
+        self.marked, self.is_late = self.start, False
 
     @property
     def seconds(self) -> float:
@@ -227,7 +234,8 @@ class Run:
         self.optimizer.step()
         self.average.update()
         self.trace.steps += 1
-        value = float(loss.detach())
+        value, late = self.world.mean(float(loss.detach()), self._late())
+        self.is_late = late > 0
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
         self._measure()
         if self._is_due():
@@ -240,12 +248,10 @@ class Run:
 
     def is_over(self) -> bool:
         """Whether the steps are done, patience is lost, or the time is far past its budget."""
-        late = self.plan.steps is None and self.plan.minutes is not None
-        late = late and self.seconds > LATE * 60 * (self.plan.minutes or 0) + 1
         reasons = {
             "the held-out loss stopped falling": 0 < self.plan.patience <= self.stale,
             "all steps were done": self.steps is not None and self.trace.steps >= self.steps,
-            "the time was up": late,
+            "the time was up": self.is_late,
         }
         self.trace.ended = next((reason for reason, holds in reasons.items() if holds), "")
         return bool(self.trace.ended)
@@ -269,9 +275,15 @@ class Run:
                 f"Expected weights that are numbers, got NaN after {self.trace.steps} steps. "
                 f"Lower learning_rate, now {self.plan.learning_rate:g}."
             )
-        self.average.install(self.best)
+        self.world.install(self.module, self.average.named(self.best))
         self.module.eval()
         return self.trace
+
+    def _late(self) -> float:
+        """Whether the time is far past its budget, on the clock of the first process."""
+        if self.plan.steps is not None or self.plan.minutes is None or not self.world.is_first:
+            return 0.0
+        return float(self.seconds > LATE * 60 * self.plan.minutes + 1)
 
     def _rate(self) -> float:
         elapsed = max(time.monotonic() - self.start, 1e-9)
@@ -284,10 +296,16 @@ class Run:
         if done == first:
             self.marked = now
         is_long = done > first and now - self.marked > LONGEST
-        if self.steps is None and (done == last or is_long):
+        if self.steps is None and self._first(done == last or is_long):
             seconds = max((now - self.marked) / (done - first), 1e-6)
             budget = 60 * (self.plan.minutes or 0) - self.seconds
-            self.steps = min(self.most, done + max(1, int(budget / (1.03 * seconds))))
+            steps = min(self.most, done + max(1, int(budget / (1.03 * seconds))))
+            self.steps = self._first(steps)
+
+    def _first(self, number: int) -> int:
+        """Return what the first process says."""
+        (mean,) = self.world.mean(float(number) if self.world.is_first else 0.0)
+        return round(mean * self.world.size)
 
     def _is_due(self) -> bool:
         if self.steps is None:
@@ -298,7 +316,7 @@ class Run:
     def _check(self) -> None:
         """Read the held-out loss of the averaged weights, and keep them if it is the least."""
         if self.validate is not None:
-            with self.average.applied(), torch.no_grad():
+            with self.average.applied(), self.world.gathered(), torch.no_grad():
                 self.module.eval()
                 losses = self.validate().double()
                 self.module.train()

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, final
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from reversal import state
 from reversal.errors import DataError
 from reversal.training import keeping
+from reversal.training.distributed import World, world_of
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
 from reversal.training.loop import Plan
@@ -28,6 +30,7 @@ class Session:
         resume: whether to go on with what the folder holds.
         seconds: the time between two checkpoints.
         callbacks: called at every check.
+        shard: whether the processes that `torchrun` started share the weights.
 
     Raises:
         DataError: if there is nothing to resume from, or the time is no number.
@@ -37,6 +40,7 @@ class Session:
     resume: bool = False
     seconds: float = 60.0
     callbacks: Sequence[Callable[[Check], None]] = ()
+    shard: bool = False
 
     def __post_init__(self) -> None:
         if self.resume and self.run is None:
@@ -60,11 +64,24 @@ class Session:
         keeping.check_identity(self.run, keeping.identity_of(self.run), facts["identity"])
         return True
 
+    @cached_property
+    def world(self) -> World:
+        """The processes of the training."""
+        return world_of(self.shard)
+
     def keeper(self, facts: Mapping[str, Any]) -> Keeper | None:
         """Return what keeps the training, if anything does."""
         if self.run is None:
             return None
-        return Keeper(self.run, facts["identity"], self.seconds, self.resume)
+        return Keeper(self.run, facts["identity"], self.seconds, self.resume, self.world)
+
+    def close(self, keeper: Keeper | None, save: Callable[[Any], None]) -> None:
+        """Save what was trained in the place of what was kept on the way."""
+        if keeper is not None:
+            if self.world.is_first:
+                save(self.run)
+            keeper.clear()
+        self.world.mean(0.0)
 
 
 def facts_of(

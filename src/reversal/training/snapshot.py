@@ -55,15 +55,18 @@ def restore(run: Run, saved: Saved) -> None:
         ) from error
 
 
+@torch.no_grad()
 def _restore(run: Run, tensors: dict[str, torch.Tensor], content: dict[str, Any]) -> None:
-    average, names = run.average, run.module.state_dict().keys()
-    run.module.load_state_dict({name: tensors[f"module.{name}"] for name in names})
-    for kind, weights in (("average", average.shadow), ("best", run.best)):
-        for name, part in average.named(weights).items():
-            part.copy_(tensors[f"{kind}.{name}"])
+    average = run.average
+    groups: dict[str, Any] = {"module": run.module.state_dict(), "best": average.named(run.best)}
+    groups["average"] = average.named(average.shadow)
+    for kind, weights in groups.items():
+        for name, part in weights.items():
+            part.copy_(run.world.placed(tensors[f"{kind}.{name}"], part))
     for name, parameter in average.named(average.parameters).items():
         moments = {key: tensors[f"optimizer.{key}.{name}"] for key in MOMENTS}
-        run.optimizer.state[parameter] = moments
+        cut = {k: run.world.placed(v, parameter) if v.ndim else v for k, v in moments.items()}
+        run.optimizer.state[parameter] = cut
     run.generator.set_state(tensors["random.own"])
     torch.set_rng_state(tensors["random.torch"])
     for name in NUMBERS:
