@@ -75,13 +75,13 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
             copies.append(tmp_path / f"copy-{check.step}")
             shutil.copytree(run, copies[-1])
 
-    def fit(folder, tick, callbacks=()):
+    def fit(folder, tick, seconds=60.0, callbacks=()):
         clock = types.SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
         monkeypatch.setattr(rv.training.loop, "time", clock)
-        how = {"resume": True, "checkpoint_seconds": 0.0, "callbacks": callbacks}
+        how = {"resume": True, "checkpoint_seconds": seconds, "callbacks": callbacks}
         return rv.Model(minutes=0.006, **TINY).fit(table(), run=folder, **how)
 
-    whole = fit(run, 1e-3, [copy])
+    whole = fit(run, 1e-3, 0.0, [copy])
     assert whole.trace_.ended != "the time was up"
     assert len(copies) == 2
     for folder, tick in zip(copies, (1e-3, 5e-4), strict=True):
