@@ -1,5 +1,6 @@
 """reversal: learn to generate any kind of data by reversing the noise that destroys it."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from reversal.clocks import (
@@ -12,6 +13,7 @@ from reversal.clocks import (
     SiteClocks,
 )
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
+from reversal.data.conditions import between, none_of, one_of
 from reversal.denoisers import Empirical, Enumerated, GaussianData, NetworkDenoiser
 from reversal.errors import (
     CapabilityError,
@@ -27,6 +29,7 @@ from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo
 from reversal.noise import ItemNoise
 from reversal.objectives import Regression
+from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
     Clean,
@@ -46,7 +49,7 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
-from reversal.samplers import Ancestral, Euler, Heun
+from reversal.samplers import Ancestral, Euler, Heun, Multistep
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -60,6 +63,7 @@ from reversal.schedules import (
 from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus
 
 if TYPE_CHECKING:
+    from reversal.metrics.pooling import Pooled, pool, pool_draws
     from reversal.model import Model, load
 
 __all__ = [
@@ -69,21 +73,28 @@ __all__ = [
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "Enumerated", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
-    "SharedClock", "FactorClocks", "SiteClocks", "MixedClocks", "AnyClock",
+    "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Euler", "Ancestral", "Heun", "Grid", "ItemNoise",
+    "Regression", "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
-    "Model", "load",
+    "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
     "NotFittedError", "CheckpointError",
 ]  # fmt: skip
 
 
+_HOMES = {
+    "Model": "reversal.model",
+    "load": "reversal.model",
+    "pool": "reversal.metrics.pooling",
+    "pool_draws": "reversal.metrics.pooling",
+    "Pooled": "reversal.metrics.pooling",
+}
+
+
 def __getattr__(name: str) -> object:
     """Load the facade, and the table libraries behind it, when it is first asked for."""
-    if name in ("Model", "load"):
-        from reversal import model
-
-        return getattr(model, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'reversal' has no attribute {name!r}")

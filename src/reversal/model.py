@@ -10,31 +10,22 @@ because it is trained with any part known (clock 0), running, or dropped (clock 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Self, final
+from collections.abc import Callable, Sequence
+from typing import Any, Self, final
 
 import torch
-from torch import Tensor
 
-from reversal import state
+from reversal.answers import drawing, filling, predicting, scoring
 from reversal.core import Path, Sampler, Space
 from reversal.data.frames import read
 from reversal.data.opening import opened, source_from_config
 from reversal.errors import CheckpointError, NotFittedError, ReversalError
-from reversal.grids import RUNNING_MAX
-from reversal.likelihood import Likelihood, elbo
-from reversal.samplers import Ancestral
+from reversal.likelihood import Likelihood
+from reversal.restrictions import Evidence
 from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
 from reversal.training.fitting import denoiser_of, fit_denoiser, plan_for
 from reversal.training.logs import from_lines, to_lines
 from reversal.training.session import Session, facts_of
-
-CHUNK: Final = 4096
-"""How many items are sampled at once, at most."""
-NUMBERS: Final = 2**25
-"""How many numbers the estimate of one chunk holds, about."""
-DITHERS: Final = 8
-"""How many times the encoding of rounded numbers is drawn anew in a likelihood."""
 
 
 @final
@@ -152,32 +143,64 @@ class Model:
         sampler: Sampler | None = None,
         missing: bool = False,
         on_step: Callable[[int, Any], None] | None = None,
+        on_evidence: Callable[[Evidence], None] | None = None,
     ) -> Any:
         """Draw n rows of what was fitted.
 
         Args:
             n: the number of rows.
-            given: for a table, columns and their values, ``{"species": "Adelie"}``; for arrays
-                ``{"label": 3}``, ``{"label": n values}`` or ``{"image": (values, known)}``.
+            given: for a table, columns and their values, ``{"species": "Adelie"}``, or conditions
+                ``rv.between(65, 80)``, ``rv.one_of("cook", "smith")``, ``rv.none_of("cook")``; for
+                arrays ``{"label": 3}``, ``{"label": n values}`` or ``{"image": (values, known)}``.
             seed: the same seed gives the same rows.
             steps: the number of steps; one network call each under the default sampler.
             sampler: ``Ancestral()`` by default.
             missing: whether gaps are written, in each column as often as they were seen.
             on_step: called with (step number, state) after every step, chunk by chunk where n is
                 large.
+            on_evidence: called with the probability of the conditions that are no equalities, and
+                with the effective sample size of the draws that meet them.
+
+        Values are known from the start: the law is p(the rest | values, conditions). Conditions are
+        met in every row; see ``restrictions.sequential`` for what is exact.
 
         Raises:
             NotFittedError: if the model was not fitted.
-            DataError: for unknown columns, categories or shapes in ``given``.
+            DataError: for unknown columns, categories or shapes in ``given``, and for conditions
+                that no value meets, or that the model holds for impossible together.
         """
-        source = self._fitted().source_
+        self._fitted()
         arguments.whole("n", n, 0)
         arguments.whole("steps", steps, 1)
         arguments.whole("seed", seed, 0, arguments.MOST_SEED)
-        evidence = {} if given is None else source.given(given, n)
-        drawn = self._draw(n, evidence, seed, steps, sampler, on_step)
-        samples = source.decode(drawn, seed if missing else None)
-        return samples if given is None else source.write_given(samples, given)
+        return drawing.sample(
+            self.denoiser_,
+            self.source_,
+            n,
+            given,
+            seed,
+            steps,
+            sampler=sampler,
+            missing=missing,
+            on_step=on_step,
+            on_evidence=on_evidence,
+        )
+
+    def probability(self, given: Any, *, seed: int = 0, draws: int = 1000) -> Evidence:
+        """Estimate how probable ranges and sets are, given the values that stand beside them.
+
+        ``{"age": rv.between(65, 80), "sex": "F"}`` asks for P(65 <= age <= 80 | sex = F). Exact, up
+        to the error of the flow, where one column is restricted; a Monte Carlo estimate elsewhere.
+
+        Args:
+            given: columns and their values or conditions.
+            seed: the same seed gives the same estimate.
+            draws: how many rows of the restricted columns are drawn.
+        """
+        self._fitted()
+        arguments.whole("draws", draws, 2)
+        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
+        return drawing.probability_of(self.denoiser_, self.source_, given, seed, draws)
 
     def impute(self, rows: Any, draws: int = 20, *, seed: int = 0, steps: int = 100) -> Any:
         """Fill the gaps of rows with draws from their law given all that is known.
@@ -193,33 +216,12 @@ class Model:
             a column); known cells are unchanged. For arrays, arrays with a leading dimension of
             draws.
         """
-        source = self._fitted().source_
+        self._fitted()
         arguments.whole("draws", draws, 1)
         arguments.whole("steps", steps, 1)
         arguments.whole("seed", seed, 0, arguments.MOST_SEED)
-        each = [source.encode(rows, seed + draw) for draw in range(draws)]
-        present = each[0].present
-        gaps = torch.stack([~m[..., None].flatten(1).all(1) for m in present.values()]).any(0)
-        index = gaps.nonzero().squeeze(1)
-        given = {
-            name: (
-                torch.cat([e.state[name][index] for e in each]),
-                mask[index].repeat(draws, *ones),
-            )
-            for name, mask in present.items()
-            for ones in ([1] * (mask.ndim - 1),)
-        }
-        drawn = self._draw(draws * len(index), given, seed, steps)
-        states = [
-            {
-                name: part.index_copy(0, index, drawn[name][k * len(index) :][: len(index)])
-                for name, part in encoded.state.items()
-            }
-            for k, encoded in enumerate(each)
-        ]
-        return source.complete(rows, states, present)
+        return filling.impute(self.denoiser_, self.source_, rows, draws, seed, steps)
 
-    @torch.no_grad()
     def predict_proba(self, rows: Any, target: str) -> Any:
         """Return p(target | all other entries) of every row, in one network call.
 
@@ -230,19 +232,8 @@ class Model:
         Returns:
             A frame with one column per category, or an array ``(B, K)``.
         """
-        source = self._fitted().source_
-        site = source.target(target)
-        encoded = source.encode(source.without(rows, target))
-        n = state.batch_size(encoded.state)
-        prior = self.process_.prior.sample(n, torch.Generator().manual_seed(0), self.denoiser_.like)
-        parts = self.process_.space.parts
-        x_t = state.map(_known_or, encoded.state, prior, encoded.present)
-        clock = {name: (~mask).float() for name, mask in encoded.present.items()}
-        at = (slice(None), *site.place)
-        clock[site.factor][at] = RUNNING_MAX
-        logits = self.denoiser_(x_t, {k: clock[k] for k in parts})[site.factor].posterior[at]
-        values = logits[:, : site.num_values].softmax(-1)
-        return source.probabilities(target, values.double().numpy(), rows)
+        self._fitted()
+        return predicting.predict_proba(self.denoiser_, self.source_, rows, target)
 
     def log_prob(self, rows: Any, *, num_samples: int = 64, seed: int = 0) -> Likelihood:
         """Return a lower bound on the log-density of every row, in nats and the caller's units.
@@ -250,25 +241,10 @@ class Model:
         A rounded number counts as a probability, by uniform dithering; the measure of each column
         or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network calls.
         """
-        source = self._fitted().source_
+        self._fitted()
         arguments.whole("num_samples", num_samples, 1)
         arguments.whole("seed", seed, 0, arguments.MOST_SEED)
-        generator = torch.Generator().manual_seed(seed)
-        values = []
-        for dither in range(DITHERS):
-            encoded = source.encode(rows, seed + dither)
-            observed = encoded.present
-            bound = elbo(
-                self.denoiser_,
-                encoded.state,
-                observed=None if all(bool(m.all()) for m in observed.values()) else observed,
-                num_samples=max(2, num_samples // DITHERS),
-                generator=generator,
-            )
-            values.append(bound.value + source.log_jacobian(encoded))
-        draws = torch.stack(values)
-        stderr = draws.std(0) / DITHERS**0.5
-        return Likelihood(draws.mean(0), stderr, 0.0, "lower bound", source.measure)
+        return scoring.log_prob(self.denoiser_, self.source_, rows, num_samples, seed)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model, and what is told of it, in the place of an older run.
@@ -320,35 +296,6 @@ class Model:
             setattr(self, name, getattr(other, name))
         return self
 
-    def _draw(
-        self,
-        n: int,
-        given: Mapping[str, tuple[Tensor, Tensor]],
-        seed: int,
-        steps: int,
-        sampler: Sampler | None = None,
-        on_step: Callable[[int, Any], None] | None = None,
-    ) -> dict[str, Tensor]:
-        """Sample in chunks from one stream."""
-        generator = torch.Generator().manual_seed(seed)
-        sampler = Ancestral() if sampler is None else sampler
-        size = min(CHUNK, max(1, NUMBERS // _num_outputs(self.process_.space)))
-        chunks = []
-        for start in range(0, max(n, 1), size):
-            rows = slice(start, min(start + size, n))
-            part = {k: (_rows(v, rows, n), _rows(m, rows, n)) for k, (v, m) in given.items()}
-            chunks.append(
-                sampler.sample(
-                    self.denoiser_,
-                    rows.stop - rows.start,
-                    steps=steps,
-                    given=part or None,
-                    generator=generator,
-                    on_step=on_step,
-                )
-            )
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
 
 def load(folder: str | os.PathLike[str]) -> Model:
     """Return the model that ``Model.save`` wrote.
@@ -379,18 +326,3 @@ def load(folder: str | os.PathLike[str]) -> Model:
     model.process_, model.denoiser_ = process, denoiser.eval()
     model.trace_, model.training_ = trace, training
     return model
-
-
-def _num_outputs(space: Any) -> int:
-    """Return how many numbers an estimate has per item."""
-    parts = space.parts.values()
-    return sum(torch.Size(p.sites).numel() * getattr(p, "num_states", 3) for p in parts)
-
-
-def _rows(values: Tensor, rows: slice, n: int) -> Tensor:
-    return values[rows] if len(values) == n else values
-
-
-def _known_or(value: Tensor, prior: Tensor, known: Tensor) -> Tensor:
-    mask = known[(...,) + (None,) * (value.ndim - known.ndim)]
-    return torch.where(mask, value, prior)

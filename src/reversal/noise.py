@@ -121,11 +121,15 @@ def integers(
     return (u * high).long()
 
 
-def categorical(weights: Tensor, generator: Randomness = None) -> Tensor:
+def categorical(
+    weights: Tensor, generator: Randomness = None, wanted: Tensor | None = None
+) -> Tensor:
     """Draw an index with probability proportional to its weight, by inverting the sum in float64.
 
     Args:
         weights: not negative, not normalized, shape ``(B, *S, K)``; a row of zeros gives any.
+        wanted: bool ``(B, *S)``: the rows that matter; the others give any index. On the CPU they
+            cost nothing; elsewhere to pick rows would wait for the device, and all are inverted.
 
     Returns:
         int64 of shape ``(B, *S)``; an index of weight zero is never drawn.
@@ -134,6 +138,13 @@ def categorical(weights: Tensor, generator: Randomness = None) -> Tensor:
     float32 exponential race is off by several-fold for small weights (Zheng et al. 2024).
     """
     u = uniform(weights.shape[:-1], weights.new_empty((), dtype=torch.float64), generator)
+    if wanted is None or weights.device.type != "cpu":
+        return _draw(weights, u)
+    rows = wanted.nonzero(as_tuple=True)
+    return torch.zeros(u.shape, dtype=torch.int64).index_put(rows, _draw(weights[rows], u[rows]))
+
+
+def _draw(weights: Tensor, u: Tensor) -> Tensor:
     num_states = weights.shape[-1]
     if num_states <= 512:
         return _invert(weights.double(), u)[0]

@@ -5,6 +5,7 @@ Every error is one sentence on stderr and exit code 2, before any work starts, a
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +63,51 @@ def test_a_condition_holds_in_every_row_and_a_seed_repeats_it(folder):
     assert (folder / "a.csv").read_bytes() == (folder / "b.csv").read_bytes()
 
 
+def test_ranges_and_sets_hold_in_every_row_and_their_probability_is_printed(folder):
+    where = "body_mass_g in 4000..5000 and species in ('Adelie', 'Gentoo') and year < 2009"
+    out = folder / "range.csv"
+    done = call("sample", folder / "run", "-n", 40, "--out", out, "--where", where)
+    assert done.exit_code == 0, done.output
+    assert "the ranges and sets hold in" in done.stdout
+    assert "effective sample size" in done.stdout
+    table = frames.read(out)
+    assert table["body_mass_g"].between(4000, 5000).all()
+    assert table["species"].isin(["Adelie", "Gentoo"]).all()
+    assert (table["year"] < 2009).all()
+
+
+def test_scores_are_one_per_row_and_their_mean_is_printed(folder):
+    rows = penguins().head(12)
+    frames.write(rows, folder / "some.csv")
+    out = folder / "scores.csv"
+    done = call("score", folder / "run", folder / "some.csv", "--out", out, "--samples", 16)
+    assert done.exit_code == 0, done.output
+    scores = frames.read(out)
+    assert list(scores.columns) == ["log_prob", "stderr", "kind"]
+    assert len(scores) == len(rows)
+    assert np.isfinite(scores["log_prob"]).all()
+    assert (scores["stderr"] > 0).all()
+    assert set(scores["kind"]) == {"lower bound"}
+    assert f"mean lower bound {scores['log_prob'].mean():,.3f} nats" in " ".join(
+        done.stdout.split()
+    )
+    printed = call("score", folder / "run", folder / "some.csv", "--samples", 16)
+    assert printed.stdout.split("\n")[1:] == done.stdout.split("\n")[1:]
+
+
+def test_a_row_that_cannot_be_is_refused_by_its_number(folder):
+    rows = penguins().head(9)
+    rows.loc[4, "species"] = "Emperor"
+    frames.write(rows, folder / "odd.csv")
+    out = folder / "odd_scores.csv"
+    said = refused("score", folder / "run", folder / "odd.csv", "--out", out)
+    assert "'Emperor' in row 4" in said
+    assert not out.exists()
+    assert "ends in .csv" in refused("score", folder / "none", folder / "odd.csv", "--out", "a.txt")
+    same = folder / "odd.csv"
+    assert "which is read" in refused("score", folder / "run", same, "--out", same)
+
+
 def test_imputation_leaves_what_is_known_and_no_gap(folder):
     rows = penguins().iloc[[0, 3, 8, 9]].reset_index(drop=True)
     frames.write(rows, folder / "gaps.csv")
@@ -98,6 +144,17 @@ def test_an_older_run_is_replaced(folder, tmp_path):
         ("body_mass_g == 'heavy'", "body_mass_g"),
         ("body_mass_g == 1000000", "body_mass_g"),
         ("", "the name of a column"),
+        ("body_mass_g in 9000..10000", "a range with numbers from 2700 to 6300"),
+        ("body_mass_g in 5000..4000", "An empty range holds nothing"),
+        ("body_mass_g in 4000..'heavy'", "two ends of one kind"),
+        ("body_mass_g > 5000 and body_mass_g < 4000", "conditions that some value meets, got none"),
+        ("body_mass_g in ('heavy', 4000)", "expected a number from 2700 to 6300, got 'heavy'"),
+        ("species in ('Adelie', 'Gento')", "did you mean 'Gentoo'?"),
+        ("species not in ('Adelie', 'Gentoo', 'Chinstrap')", "that some value meets, got none"),
+        ("species > 'Adelie'", "an ordered column for a range, got category"),
+        ("species in ()", "An empty set holds nothing"),
+        ("sex is missing", "is not modelled"),
+        ("bill_length_mm in 99..", "a range with numbers from 32.1 to 59.6"),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(folder, conditions, said):

@@ -16,7 +16,9 @@ COMMANDS = {
     "reversal": [],
     "fit": ["fit"],
     "sample": ["sample"],
+    "score": ["score"],
     "impute": ["impute"],
+    "report": ["report"],
     "demo": ["demo"],
 }
 

@@ -32,6 +32,24 @@ def table_to_write(path: Path) -> Path:
     return _in_writable_folder(path)
 
 
+def page_to_write(path: Path) -> Path:
+    """Return a path to which a page can be written.
+
+    Raises:
+        DataError: if it does not end in .html, is a folder, or its folder cannot be written to.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise DataError(
+            f"Expected a page to write that ends in .html, got {path.name!r}. "
+            "Choose that extension."
+        )
+    if path.is_dir():
+        raise DataError(
+            f"Expected a file to write, got the folder {str(path)!r}. Name a file in it."
+        )
+    return _in_writable_folder(path)
+
+
 def not_the_same(file: Path, out: Path) -> None:
     """Refuse to write a result over the file that it is made from.
 

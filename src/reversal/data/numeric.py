@@ -65,15 +65,28 @@ class Numeric(Column):
 
     def parse(self, value: Any) -> pa.Array:
         least, most = self.bounds
-        try:
-            number = value if isinstance(value, int) else float(value)
-        except (TypeError, ValueError):
-            number = np.nan
+        number = self.number(value)
         if not least <= number <= most:
             cure = "Nothing was learned beyond: choose a number within."
             raise self.expected(f"a number from {least:.10g} to {most:.10g}", repr(value), cure)
         whole = isinstance(number, float) and number.is_integer()
         return pa.array([int(number) if whole and abs(number) < 2**53 else number])
+
+    def number(self, value: Any) -> int | float:
+        """Return a value, given as a number or as text, as a number; it may lie anywhere.
+
+        Raises:
+            DataError: if it is none.
+        """
+        try:
+            number = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError):
+            number = np.nan
+        if number != number:
+            least, most = self.bounds
+            cure = "Write a number."
+            raise self.expected(f"a number from {least:.10g} to {most:.10g}", repr(value), cure)
+        return number
 
 
 @final

@@ -15,12 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reversal.data.columns import Category, Discrete
+from reversal.data.arrays import flat
+from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.conditions import Condition, Equal, condition_of
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
+from reversal.data.numeric import Numeric
+from reversal.data.quantiles import QuantileMap
+from reversal.data.scales import ColumnScale, scale_of
 from reversal.data.source import Encoded, Source, State, Target, by_name
 from reversal.data.table import TableCodec
 from reversal.errors import DataError
+from reversal.restrictions import InCodes, InIntervals, Restriction, Site
 from reversal.spaces import Categorical, Euclidean, Product
 
 WIDE = 256
@@ -60,20 +66,33 @@ class TableSource(Source):
         state, present = self.codec.encode(data, torch.Generator().manual_seed(seed))
         return Encoded(self._split(state), self._split(present))
 
-    def decode(self, state: State, seed: int | None = None) -> Any:
-        missing = None if seed is None else self._gaps(state, seed)
+    def decode(self, state: State, seed: int | None = None, conditions: Any = None) -> Any:
+        missing = None if seed is None else self._gaps(state, seed, conditions or {})
         return self.codec.decode(self._join(state), missing=missing)
 
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
-        pairs = self.codec.where(by_name(conditions))
+        pairs = self.codec.where(_equalities(conditions))
         values = self._split({name: pair[0] for name, pair in pairs.items()})
         known = self._split({name: pair[1] for name, pair in pairs.items()})
         return {name: (values[name], known[name]) for name in values if bool(known[name].any())}
 
+    def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
+        found = self._restricted(conditions).items()
+        return tuple(
+            self._restriction(scale.column, allowed)
+            for scale, allowed in found
+            if not (allowed.is_everything or isinstance(scale.column, Constant))
+        )
+
     def write_given(self, samples: Any, conditions: Any) -> Any:
-        columns = {column.name: column for column in self.codec.columns}
-        own = {str(k): columns[str(k)].parse(value) for k, value in conditions.items()}
-        return _overlay(samples, own) if len(to_table(samples)) else samples
+        table = to_table(samples)
+        if not len(table):
+            return samples
+        own = {k: self.codec.column(k).parse(v) for k, v in _equalities(conditions).items()}
+        for scale, allowed in self._restricted(conditions).items():
+            name = scale.column.name
+            own[name] = scale.within(allowed, flat(table[name]))
+        return _overlay(samples, own)
 
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
         import narwhals as nw
@@ -141,6 +160,30 @@ class TableSource(Source):
         """Return the source that `to_config` described."""
         return cls(TableCodec.from_config(config["codec"]))
 
+    def _restricted(self, conditions: Any) -> dict[ColumnScale, Any]:
+        """Return the columns that a condition other than equality is on, and their sets."""
+        scales = {
+            scale_of(self.codec.column(name)): condition
+            for name, condition in _conditions(conditions).items()
+            if not isinstance(condition, Equal)
+        }
+        return {scale: scale.resolve(condition) for scale, condition in scales.items()}
+
+    def _restriction(self, column: Any, allowed: Any) -> Restriction:
+        """Return a set of a column's values as a restriction of its site."""
+        if isinstance(column, Numeric):
+            quantiles = QuantileMap.pack([(column.knots, column.normals)])
+
+            def forward(positions: np.ndarray) -> np.ndarray:
+                flat_ = torch.from_numpy(positions).reshape(-1, 1)
+                return quantiles.forward(flat_).numpy().reshape(positions.shape)
+
+            ends = allowed.widened(column.width / 2).mapped(forward).ends
+            site = Site("numeric", (self.codec.numeric.index(column),))
+            return InIntervals(site, torch.tensor(ends, dtype=torch.float64))
+        target = self.target(column.name)
+        return InCodes(Site(target.factor, target.place), torch.tensor(allowed.members))
+
     def _discrete(self, name: str) -> Discrete:
         columns = {column.name: column for column in self.codec.category}
         if str(name) not in columns:
@@ -166,17 +209,29 @@ class TableSource(Source):
             packed["category"] = codes
         return packed
 
-    def _gaps(self, state: State, seed: int) -> dict[str, Tensor]:
+    def _gaps(self, state: State, seed: int, conditions: Mapping[str, Any]) -> dict[str, Tensor]:
         """Draw which entries are missing, column by column at the rate that was seen."""
         rows = len(next(iter(state.values())))
         generator = torch.Generator().manual_seed(seed)
         factors = {"numeric": self.codec.numeric, "category": self.codec.category}
         gaps: dict[str, Tensor] = {}
+        asked = {str(name) for name in conditions}
         for name, columns in factors.items():
             if columns:
-                rates = torch.tensor([column.missing for column in columns])
+                rates = torch.tensor(
+                    [0.0 if column.name in asked else column.missing for column in columns]
+                )
                 gaps[name] = torch.rand((rows, len(columns)), generator=generator) < rates
         return gaps
+
+
+def _conditions(given: Any) -> dict[str, Condition]:
+    return {str(name): condition_of(name, value) for name, value in by_name(given).items()}
+
+
+def _equalities(given: Any) -> dict[str, Any]:
+    found = _conditions(given).items()
+    return {name: condition.value for name, condition in found if isinstance(condition, Equal)}
 
 
 def _columns(table: Any) -> dict[str, Any]:
@@ -191,7 +246,7 @@ def _overlay(frame: Any, own: Mapping[str, Any]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from reversal.data.arrays import flat, plain
+    from reversal.data.arrays import plain
 
     table = to_table(frame)
     form = form_class(frame).of(frame, table)

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from reversal.errors import DataError
+from reversal.restrictions import Restriction
 from reversal.spaces import Product
 
 State = dict[str, Tensor]
@@ -47,12 +48,19 @@ class Source(ABC):
         """Return the states of data, gaps and left out factors marked as not present."""
 
     @abstractmethod
-    def decode(self, state: State, seed: int | None = None) -> Any:
-        """Return states in the caller's form; with a seed, gaps as often as they were seen."""
+    def decode(self, state: State, seed: int | None = None, conditions: Any = None) -> Any:
+        """Return states in the caller's form.
+
+        With a seed there are gaps as often as they were seen, but none where a condition holds.
+        """
 
     @abstractmethod
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return conditions as ``{factor: (values, known)}``, one row or n rows each."""
+        """Return the equalities as ``{factor: (values, known)}``, one row or n rows each."""
+
+    @abstractmethod
+    def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
+        """Return the other conditions: sites and the sets that they may lie in."""
 
     @abstractmethod
     def write_given(self, samples: Any, conditions: Any) -> Any:

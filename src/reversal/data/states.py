@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from reversal.data.arrays import LARGEST
+from reversal.data.conditions import Condition
 from reversal.data.frames import near
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
 from reversal.errors import DataError, listed
+from reversal.restrictions import Restriction
 from reversal.spaces import Categorical, Euclidean, Product
 
 
@@ -122,7 +124,7 @@ class StateSource(Source):
         self.product.check(state, "data")
         return Encoded(state, present)
 
-    def decode(self, state: State, seed: int | None = None) -> Any:
+    def decode(self, state: State, seed: int | None = None, conditions: Any = None) -> Any:
         if seed is not None:
             raise DataError("Expected no gaps to be asked of arrays; only tables write them.")
         arrays = {name: self._write(name, state[name]) for name in self._parts}
@@ -145,6 +147,9 @@ class StateSource(Source):
                 )
             read[name] = (value, mask)
         return read
+
+    def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
+        return ()
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         named = {"x": samples} if self.is_plain else dict(samples)
@@ -281,6 +286,11 @@ class StateSource(Source):
 
 def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     """Return values and what is known of them."""
+    if isinstance(condition, Condition):
+        raise DataError(
+            f"Expected values for {name!r} in `given`, got {condition}: ranges and sets are asked "
+            f"of tables. Give values, or make a frame of the arrays."
+        )
     is_list = isinstance(condition, list) and len(condition) == 2
     is_masked = is_list and str(getattr(condition[1], "dtype", "")).endswith("bool")
     if is_masked or (isinstance(condition, tuple) and len(condition) != 2):

@@ -176,7 +176,7 @@ class TableCodec:
         """
         codes: dict[str, np.ndarray] = {}
         for name, value in conditions.items():
-            column = self._column(name)
+            column = self.column(name)
             codes[name] = column.encode(column.parse(value))
         values, known = self._pack(codes, torch.zeros(1, len(self.numeric), dtype=torch.float64))
         return {name: (values[name], known[name]) for name in values}
@@ -287,8 +287,12 @@ class TableCodec:
                 )
         return rows
 
-    def _column(self, name: str) -> Column:
-        """Return the column of a name."""
+    def column(self, name: str) -> Column:
+        """Return the column of a name.
+
+        Raises:
+            DataError: if there is none.
+        """
         columns = {column.name: column for column in self.columns}
         if str(name) not in columns:
             raise DataError(

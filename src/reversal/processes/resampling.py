@@ -72,6 +72,10 @@ class Resampling(Process):
     def draw(self, shape: tuple[int, ...], like: Tensor, generator: Randomness) -> Tensor:
         """Draw values of shape ``(B, *sites)`` from pi."""
 
+    @abstractmethod
+    def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
+        """The law of x_s given x_t, averaged over the posterior; `blended_leap`, or shorter."""
+
     @property
     def starts_singular(self) -> bool:
         """Whether the rate is infinite at t = 1."""
@@ -89,7 +93,7 @@ class Resampling(Process):
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> RenewedKernel:
         """The same with the survival from s to t."""
-        step = self._step(t, s)
+        step = self.renewal(t, s)
         return RenewedKernel(
             self, x_s, _log(step.alpha_between), _log(step.lost_between), step.lost_between
         )
@@ -98,15 +102,15 @@ class Resampling(Process):
         """The bridge, as the mixture over a posterior that is sure of x_0."""
         sure = torch.full((*x_0.shape, self.space.num_values), -torch.inf, dtype=torch.float64)
         posterior = sure.to(x_0.device).scatter(-1, x_0[..., None], 0.0)
-        return LeapKernel(x_t, self._leap(posterior, x_t, t, s))
+        return LeapKernel(x_t, self.leap(posterior, x_t, t, s))
 
     def ancestor(self, x_t: Tensor, t: Any, s: Any, estimate: Any, eta: float = 1.0) -> LeapKernel:
         """The bridge averaged over the posterior: exact for one site, of order 1 for many."""
-        return LeapKernel(x_t, self._leap(estimate.read(Kind.POSTERIOR), x_t, t, s))
+        return LeapKernel(x_t, self.leap(estimate.read(Kind.POSTERIOR), x_t, t, s))
 
     def elapsed(self, s: Any, t: Any) -> Any:
         """The integral of the rate over [s, t]."""
-        step = self._step(t, s)
+        step = self.renewal(t, s)
         return -_log(step.alpha_between)
 
     def forward(self, x: Tensor, t: Any) -> Generator:
@@ -160,7 +164,8 @@ class Resampling(Process):
     def _survival(self, t: Any) -> Any:
         return evaluate(self.schedule.survival, self.space.align(t), dtype=torch.float64)
 
-    def _step(self, t: Any, s: Any) -> Any:
+    def renewal(self, t: Any, s: Any) -> Any:
+        """The coefficients of the step from t down to s."""
         return evaluate(
             self.schedule.renewal, self.space.align(t), self.space.align(s), dtype=torch.float64
         )
@@ -225,8 +230,9 @@ class Resampling(Process):
             return self._posterior_of_cavity(self._cavity_of_score(value, x_t, t), x_t, t)
         return self._posterior_of_cavity(value[..., : self.space.num_values], x_t, t)
 
-    def _leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
-        step = self._step(t, s)
+    def blended_leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
+        """The second equation of this module, for any pi."""
+        step = self.renewal(t, s)
         blend = self._blend(self._weights(posterior, x_t, t), _log(step.alpha_s), _log(step.lost_s))
         far, near = self.log_likelihood(x_t, _log(step.alpha_between), _log(step.lost_between))
         own = x_t[..., None]

@@ -1,0 +1,1 @@
+"""What a denoiser and a source answer: samples, imputations, probabilities, likelihoods."""

@@ -1,0 +1,200 @@
+"""Columns as conditions see them: numbers in steps of a lattice, positions on a line, or codes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reversal.data.column import Column
+from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.conditions import Between, Condition
+from reversal.data.numeric import Numeric
+from reversal.restrictions.allowed import Codes, Intervals
+
+ROUNDING = 1e-6
+"""How far from a member of a lattice a number may be and still be meant as that member."""
+
+
+class ColumnScale(ABC):
+    """What sets of a column's values are."""
+
+    column: Any
+
+    @abstractmethod
+    def point(self, value: Any) -> Any:
+        """Return the set of one value."""
+
+    @abstractmethod
+    def span(self, between: Between) -> Any:
+        """Return the set of what lies between two values."""
+
+    @abstractmethod
+    def within(self, allowed: Any, array: pa.Array) -> pa.Array:
+        """Return entries moved into a set; those that lie in it stay as they are."""
+
+    def resolve(self, condition: Condition) -> Any:
+        """Return the set of values for which a condition holds.
+
+        Raises:
+            DataError: if there is none, or its probability is zero.
+        """
+        allowed = condition.allowed(self)
+        if allowed.is_empty:
+            cure = "Look at the bounds and at what excludes what."
+            raise self.column.expected("conditions that some value meets", "none that does", cure)
+        if allowed.is_null:
+            cure = "Ask for a range, `rv.between(low, high)`, or for one value."
+            raise self.column.expected(
+                "a range of real numbers", "single numbers, of probability zero", cure
+            )
+        return allowed
+
+
+@final
+@dataclass(frozen=True)
+class NumericScale(ColumnScale):
+    """Positions: whole numbers 0, ..., last on a lattice, real numbers elsewhere."""
+
+    column: Numeric
+
+    @property
+    def step(self) -> float:
+        """The distance of neighbors: 1 on a lattice, 0 on the line."""
+        return self.column.width
+
+    def point(self, value: Any) -> Intervals:
+        position = float(self.column.encode(self.column.parse(value))[0])
+        if self.step and abs(position - round(position)) > ROUNDING:
+            cure = "Nothing else was seen: choose one of them, or a range."
+            raise self.column.expected(f"a multiple of {self.column.unit:g}", repr(value), cure)
+        position = float(round(position)) if self.step else position
+        return self._stretched(position, position)
+
+    def span(self, between: Between) -> Intervals:
+        low = -math.inf if between.low is None else self._low(between.low, between.excludes_low)
+        high = (
+            math.inf
+            if between.high is None
+            else -self._low(between.high, between.excludes_high, -1)
+        )
+        first, last = self._ends
+        if low > high or low > last or high < first:
+            least, most = self.column.bounds
+            cure = "Nothing was learned beyond: choose a range that meets it."
+            what = f"a range with numbers from {least:.10g} to {most:.10g}"
+            raise self.column.expected(what, str(between), cure)
+        return self._stretched(low, high)
+
+    def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
+        known = array.is_valid().to_numpy(zero_copy_only=False)
+        positions = np.where(known, self.column.encode(array), 0.0)
+        positions = positions.round() if self.step else positions
+        first, last = self._ends
+        inside = allowed.contains(positions.clip(first, last)) | ~known
+        moved = self.column.decode(allowed.nearest(positions).clip(first, last), ~known)
+        return pc.if_else(pa.array(inside), array, moved.cast(array.type))  # pyright: ignore
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The least and the greatest position that was seen."""
+        low, high = self.column.bounds
+        return self._position(low), self._position(high)
+
+    def _position(self, number: float) -> float:
+        """Return the position of a number, wherever it lies."""
+        lattice = self.column.lattice
+        return float(lattice.positions(np.array([number]))[0]) if lattice else float(number)
+
+    def _low(self, value: Any, is_excluded: bool, sign: int = 1) -> float:
+        """Return the least position above a bound; with sign -1, minus the greatest below it.
+
+        Of real numbers, float32 tells an excluded bound from its neighbor.
+        """
+        at = sign * self._position(self.column.number(value))
+        if math.isinf(at):
+            return at
+        if self.step:
+            return math.floor(at + ROUNDING) + 1 if is_excluded else math.ceil(at - ROUNDING)
+        if is_excluded:
+            beside = np.float32(at)
+            while float(beside) <= at:
+                beside = np.nextafter(beside, np.float32(math.inf))
+            return float(beside)
+        return at
+
+    def _stretched(self, low: float, high: float) -> Intervals:
+        """Let an interval that reaches an end of what was seen go on: draws are clamped there."""
+        first, last = self._ends
+        return Intervals.of(
+            [(-math.inf if low <= first else low, math.inf if high >= last else high)], self.step
+        )
+
+
+@final
+@dataclass(frozen=True)
+class CodeScale(ColumnScale):
+    """The codes of a discrete column, in the order of its categories."""
+
+    column: Discrete
+
+    def point(self, value: Any) -> Codes:
+        code = self._code(value)
+        return Codes(tuple(k == code for k in range(self.column.cardinality)))
+
+    def span(self, between: Between) -> Codes:
+        if not self._is_ordered:
+            cure = "Name the values, `rv.one_of('a', 'b')`, or declare an order."
+            raise self.column.expected("an ordered column for a range", self.column.kind, cure)
+        low, high = 0, self.column.cardinality - 1
+        if between.low is not None:
+            low = self._code(between.low) + between.excludes_low
+        if between.high is not None:
+            high = self._code(between.high) - between.excludes_high
+        return Codes(tuple(low <= code <= high for code in range(self.column.cardinality)))
+
+    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
+        return array
+
+    def _code(self, value: Any) -> int:
+        return int(self.column.encode(self.column.parse(value))[0])
+
+    @property
+    def _is_ordered(self) -> bool:
+        return bool(getattr(self.column, "is_ordered", not isinstance(self.column, Category)))
+
+
+@final
+@dataclass(frozen=True)
+class ConstantScale(ColumnScale):
+    """The one value of a constant column: a condition on it holds or does not."""
+
+    column: Constant
+
+    def point(self, value: Any) -> Codes:
+        return Codes((str(value) == str(self.column.value),))
+
+    def span(self, between: Between) -> Codes:
+        value, low, high = self.column.value, between.low, between.high
+        try:
+            above = low is None or (low < value if between.excludes_low else low <= value)
+            below = high is None or (value < high if between.excludes_high else value <= high)
+        except TypeError:
+            cure = "Drop the condition."
+            raise self.column.expected(self.column.detail, str(between), cure) from None
+        return Codes((above and below,))
+
+    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
+        return array
+
+
+def scale_of(column: Column) -> ColumnScale:
+    """Return the scale of a column."""
+    if isinstance(column, Numeric):
+        return NumericScale(column)
+    return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore
