@@ -153,3 +153,10 @@ def test_large_unsigned_keys_count_on():
 def test_a_table_of_nothing_but_keys_is_refused_with_the_cure():
     with pytest.raises(DataError, match=r"another one in every row.*`type: integer`"):
         TableCodec.infer(pd.DataFrame({"id": range(50)}))
+
+
+def test_a_stored_form_that_is_none_is_refused():
+    config = codec_of(KEYS["from one"]).to_config()
+    config["columns"][0]["form"] = {"greatest": 3}
+    with pytest.raises(DataError, match="form of an identifier, got the fields greatest"):
+        TableCodec.from_config(config)
