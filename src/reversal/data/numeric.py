@@ -70,7 +70,9 @@ class Numeric(Column):
             cure = "Nothing was learned beyond: choose a number within."
             raise self.expected(f"a number from {least:.10g} to {most:.10g}", repr(value), cure)
         whole = isinstance(number, float) and number.is_integer()
-        return pa.array([int(number) if whole and abs(number) < 2**53 else number])
+        value = int(number) if whole and abs(number) < 2**53 else number
+        is_large = isinstance(value, int) and value >= 2**63
+        return pa.array([value], pa.uint64() if is_large else None)
 
     def number(self, value: Any) -> int | float:
         """Return a value, given as a number or as text, as a number; it may lie anywhere.
