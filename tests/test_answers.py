@@ -105,6 +105,11 @@ def test_no_row_and_one_row_are_legal(quick):
     assert quick.sample(1, given=given, steps=2)["age"].between(30, 50).all()
 
 
+def test_no_row_and_one_row_are_scored(quick):
+    assert quick.log_prob(frame().head(0), num_samples=8).stderr.shape == (0,)
+    assert quick.log_prob(frame().head(1), num_samples=8).stderr.item() > 0
+
+
 def test_evidence_is_told(quick):
     found = []
     given = {"age": rv.between(30, 50), "job": rv.one_of("cook", "smith")}

@@ -186,7 +186,7 @@ def test_samples_depend_on_the_seed_alone(quick):
 def test_a_loaded_model_samples_the_same(quick, tmp_path):
     quick.save(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "config.json", "model.safetensors"]  # fmt: skip
+        "README.md", "config.json", "log.jsonl", "model.safetensors", "space.yaml"]  # fmt: skip
     loaded = rv.load(tmp_path / "run")
     pd.testing.assert_frame_equal(loaded.sample(9, steps=5), quick.sample(9, steps=5))
     rows = mixed().head(20)

@@ -157,7 +157,9 @@ def changed(folder, change) -> None:
     "change",
     [
         lambda c: c.update(note=float("nan")),
-        lambda c: c.pop("weights"),
+        lambda c: c.pop("files"),
+        lambda c: c["files"].pop("model.safetensors"),
+        lambda c: c.update(training={"steps": 3}),
         lambda c: c.pop("model"),
         lambda c: c["model"].update(hidden_features=0),
         lambda c: c["source"].update(type="stream"),

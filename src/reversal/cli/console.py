@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,18 @@ OnStep = Callable[[int, object], None]
 
 
 def screen(stderr: bool = False) -> Console:
-    """Return a console on the present stdout or stderr that adds no colors to numbers or paths."""
+    """Return a console on the present stdout or stderr that adds no colors to numbers or paths.
+
+    Of several processes the first one prints.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, quiet=not is_first())
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, among those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(words: str = "", style: str | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reversal.data.frames import WRITERS
 from reversal.errors import DataError
-from reversal.training.checkpoint import CONFIG, WEIGHTS, is_draft
+from reversal.training.checkpoint import is_run
 
 if TYPE_CHECKING:
     from reversal.model import Model
@@ -84,11 +84,7 @@ def run_to_write(path: Path) -> Path:
         raise DataError(
             f"Expected a folder for the run, got the file {str(path)!r}. Choose another name."
         )
-    is_run = path.is_dir() and (
-        (path / CONFIG).is_file()
-        or all(file.name == WEIGHTS or is_draft(file) for file in path.iterdir())
-    )
-    if path.is_dir() and not is_run:
+    if path.is_dir() and not is_run(path):
         raise DataError(
             f"Expected a new folder or an older run, got {str(path)!r}, which holds other files. "
             "Choose another name, so that nothing is overwritten."

@@ -90,7 +90,10 @@ class NumericScale(ColumnScale):
             else -self._low(between.high, between.excludes_high, -1)
         )
         first, last = self._ends
-        if low > high or low > last or high < first:
+        if low > high:
+            cure = "No value of the column lies in it: look at its ends."
+            raise self.column.expected("a range with numbers", str(between), cure)
+        if low > last or high < first:
             least, most = map(self.column.shown, self.column.bounds)
             cure = "Nothing was learned beyond: choose a range that meets it."
             what = f"a range with numbers from {least} to {most}"
