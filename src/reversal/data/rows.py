@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class TableSource(Source):
     """
 
     codec: TableCodec
+
+    whole_factors: ClassVar[bool] = False
 
     @cached_property
     def _groups(self) -> dict[str, list[int]]:

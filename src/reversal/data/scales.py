@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Category, Constant, Discrete, Identifier
+from reversal.data.columns import Category, Constant, Discrete, Identifier, Levels
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -201,6 +201,45 @@ class CodeScale(ColumnScale):
 
 @final
 @dataclass(frozen=True)
+class LevelScale(ColumnScale):
+    """The codes of whole numbers of few values; a bound may be any number."""
+
+    column: Levels
+
+    def point(self, value: Any) -> Codes:
+        code = int(self.column.encode(self.column.parse(value))[0])
+        return Codes(tuple(k == code for k in range(self.column.cardinality)))
+
+    def span(self, between: Between) -> Codes:
+        low = -math.inf if between.low is None else self._place(between.low)
+        high = math.inf if between.high is None else self._place(between.high)
+        above, below = (
+            np.greater if between.excludes_low else np.greater_equal,
+            np.less if between.excludes_high else np.less_equal,
+        )
+        codes = np.arange(self.column.cardinality)
+        members = above(codes, low) & below(codes, high)
+        if not members.any():
+            cure = "Nothing was learned beyond: choose a range that meets it."
+            what = f"a range that holds {self.column.members}"
+            raise self.column.expected(what, str(between), cure)
+        return Codes(tuple(members.tolist()))
+
+    def is_null(self, allowed: Codes) -> bool:
+        return allowed.is_empty
+
+    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
+        return array
+
+    def _place(self, value: Any) -> float:
+        try:
+            return self.column.place(float(value))
+        except (TypeError, ValueError):
+            raise self.column.expected("a number", repr(value), "Write a number.") from None
+
+
+@final
+@dataclass(frozen=True)
 class ConstantScale(ColumnScale):
     """The one value of a constant column: a condition on it holds or does not."""
 
@@ -257,4 +296,6 @@ def scale_of(column: Column) -> ColumnScale:
         return NumericScale(column)
     if isinstance(column, Identifier):
         return UnlearnedScale(column)
+    if isinstance(column, Levels):
+        return LevelScale(column)
     return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore

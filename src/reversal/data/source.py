@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -37,6 +37,9 @@ class Target(NamedTuple):
 
 class Source(ABC):
     """The way between data and states."""
+
+    whole_factors: ClassVar[bool]
+    """Whether a factor is a thing by itself, and not a pack of columns."""
 
     @property
     @abstractmethod
