@@ -79,4 +79,5 @@ SAMPLERS = [
     rv.Euler(churn=2.0),
     rv.Ancestral(),
     rv.Heun(),
+    rv.Multistep(),
 ]

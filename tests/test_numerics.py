@@ -27,7 +27,14 @@ SMALL = [
     cases.mixed(),
 ]
 LARGE = [family(rv.Categorical(size, 2), at) for family, at in cases.JUMPS for size in SIZES]
-SAMPLERS = [rv.Euler(), rv.Euler(churn=0.0), rv.Euler(churn=2.0), rv.Ancestral(), rv.Heun()]
+SAMPLERS = [
+    rv.Euler(),
+    rv.Euler(churn=0.0),
+    rv.Euler(churn=2.0),
+    rv.Ancestral(),
+    rv.Heun(),
+    rv.Multistep(),
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -49,7 +49,7 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
-from reversal.samplers import Ancestral, Euler, Heun
+from reversal.samplers import Ancestral, Euler, Heun, Multistep
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -75,7 +75,7 @@ __all__ = [
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Euler", "Ancestral", "Heun", "Grid", "ItemNoise",
+    "Regression", "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",

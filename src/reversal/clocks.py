@@ -19,7 +19,7 @@ from reversal import noise, state
 from reversal.core import Path, Space
 from reversal.errors import ClockError
 from reversal.grids import Grid, Tick
-from reversal.noise import ItemNoise, Randomness
+from reversal.noise import BatchShare, ItemNoise, Randomness
 from reversal.questions import Question
 
 
@@ -50,6 +50,9 @@ class LowDiscrepancy(Times):
 
     def sample(self, n: int, like: Tensor, generator: Randomness = None) -> Tensor:
         """Draw n times, in random order."""
+        if isinstance(generator, BatchShare):
+            (total,) = generator.wide((n,))
+            return self.sample(total, like, generator.whole)[generator.rows]
         u = noise.uniform((n,), like, generator)
         if isinstance(generator, ItemNoise) or n == 0:
             return u

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
@@ -280,8 +281,9 @@ class Sampler(ABC):
         )
         first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
         x = question.start(path.space, first, x_1)
+        walk = copy(self)
         for k, (t, s) in enumerate(pairwise(ticks)):
-            x = self.step(denoiser, x, t, s, cond, question.stop, generator)
+            x = walk.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:
                 on_step(k, x)
         return x

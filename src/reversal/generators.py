@@ -106,8 +106,8 @@ class Leap:
     def sample(self, x: Tensor, generator: Randomness = None) -> Tensor:
         """Draw the next state from ``x``, int64 of shape ``(B, *sites)``."""
         u = noise.uniform(x.shape, self.prob, generator)
-        target = noise.categorical(self.weights, generator)
-        return torch.where(u < self.prob, target, x)
+        jumps = u < self.prob
+        return torch.where(jumps, noise.categorical(self.weights, generator, jumps), x)
 
     def law(self, x: Tensor) -> Tensor:
         """Return the probabilities of the next state, ``(B, *sites, N)``."""

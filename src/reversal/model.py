@@ -10,7 +10,7 @@ because it is trained with any part known (clock 0), running, or dropped (clock 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
 import torch
@@ -22,8 +22,10 @@ from reversal.data.opening import opened, source_from_config
 from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
 from reversal.restrictions import Evidence
-from reversal.training import Plan, arguments, checkpoint, progress, recipe
-from reversal.training.fitting import denoiser_of, fit_denoiser
+from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
+from reversal.training.fitting import denoiser_of, fit_denoiser, plan_for
+from reversal.training.logs import from_lines, to_lines
+from reversal.training.session import Session, facts_of
 
 
 @final
@@ -31,9 +33,9 @@ class Model:
     """A generative model of a table or of arrays.
 
     Args:
-        minutes: the time budget of training; by default 3000 steps. Small data need less than
-            either: training ends when the held-out loss no longer falls, or after 400 visits to
-            each row.
+        minutes: the time budget of training, by default 1 to 10 by the size of the data. It is
+            turned into a number of steps after a short measurement. Small data need less: training
+            ends when the held-out loss no longer falls, or after 400 visits to each row.
         steps: the exact number of steps instead; training then never stops early.
         hidden_features: the width of the network.
         num_blocks: the number of its residual blocks.
@@ -46,7 +48,8 @@ class Model:
         denoiser_: the trained ``NetworkDenoiser``; what samplers and bounds take.
         process_: how the states are noised.
         source_: the way between the caller's data and states.
-        trace_: the steps done, and the held-out losses.
+        trace_: the steps done, and what was read on the way.
+        training_: the size and name of the data, the time budget, and what identifies the training.
     """
 
     def __init__(
@@ -66,7 +69,18 @@ class Model:
         self.dropout, self.learning_rate = dropout, learning_rate
         self.seed, self.show_progress = seed, show_progress
 
-    def fit(self, data: Any, space_or_process: Space | Path | None = None) -> Self:
+    def fit(
+        self,
+        data: Any,
+        space_or_process: Space | Path | None = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = 60.0,
+        callbacks: Sequence[Callable[[Check], None]] = (),
+        shard: bool = False,
+        name: str | None = None,
+    ) -> Self:
         """Learn the joint law of a table, or of arrays.
 
         Args:
@@ -74,6 +88,16 @@ class Model:
                 space or process, a dict of arrays by factor (one array on a plain space).
             space_or_process: where arrays live, or how they are noised; by default numbers get
                 Gaussian noise, codes a mask, angles and rotations heat.
+            run: a folder in which the training is kept as it goes; the model is saved in it at the
+                end. Ctrl-C and SIGTERM save before they stop it; a crash loses what was done since
+                the last checkpoint.
+            resume: whether to go on with the training that ``run`` holds, if any, bit for bit on
+                the same machine. One that has ended is loaded.
+            checkpoint_seconds: the time between two checkpoints.
+            callbacks: functions of a ``Check``, called about 40 times in a training.
+            shard: whether processes that `torchrun` started share the weights (FSDP2) or have
+                copies (DDP).
+            name: what the model card calls the data; the name of the file by default.
 
         Returns:
             The model itself.
@@ -82,17 +106,34 @@ class Model:
             DataError: if the data are none of these, or too few, if an argument of the model is out
                 of its range, or if training diverges.
             SpaceError: if they do not fit the space.
+            CheckpointError: if the folder cannot be written to, or holds another training.
         """
-        self._check_arguments()
-        plan = self._plan()
+        session = Session(run, resume, checkpoint_seconds, callbacks, shard)
+        arguments.check(self._settings())
+        if name is None:
+            name = os.path.basename(data) if isinstance(data, str | os.PathLike) else ""
         data = read(data) if isinstance(data, str | os.PathLike) else data
         source, process = opened(data, space_or_process)
         encoded = source.encode(data, self.seed)
-        with torch.random.fork_rng(devices=[]), progress.shown(self.show_progress) as show:
+        plan = plan_for(self._settings(), encoded.present)
+        kinds = {"source": source.to_config(), "process": repr(process)}
+        facts = facts_of(name, encoded, kinds, self._settings(), plan)
+        if run is not None and session.has_ended(facts):
+            return self._take(load(run))
+        is_shown = self.show_progress and session.world.is_first
+        with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
             denoiser = denoiser_of(process, self._architecture())
-            trace = fit_denoiser(denoiser, encoded, plan, self.seed, show)
+            keeper = session.keeper(facts)
+            if is_shown:
+                done = keeper and keeper.done
+                progress.announce(plan, facts["rows"], len(source.measure), done)
+            trace = fit_denoiser(
+                denoiser, encoded, plan, self.seed, show, session.callbacks, keeper, session.world
+            )
         self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
+        self.training_ = facts
+        session.close(keeper, self.save)
         return self
 
     def sample(
@@ -116,7 +157,7 @@ class Model:
                 arrays ``{"label": 3}``, ``{"label": n values}`` or ``{"image": (values, known)}``.
             seed: the same seed gives the same rows.
             steps: the number of steps; one network call each under the default sampler.
-            sampler: ``Ancestral()`` by default.
+            sampler: ``Multistep()`` by default.
             missing: whether gaps are written, in each column as often as they were seen.
             on_step: called with (step number, state) after every step, chunk by chunk where n is
                 large.
@@ -209,20 +250,29 @@ class Model:
         return scoring.log_prob(self.denoiser_, self.source_, rows, num_samples, seed)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``model.safetensors`` and ``config.json``.
+        """Write the model, and what is told of it, in the place of an older run.
 
-        Each file is written whole or not at all. Where a save is cut off between the two, `load`
-        refuses the pair by its checksum; saving again mends it.
+        ``model.safetensors`` and ``config.json`` are the model; ``space.yaml``, ``log.jsonl`` and a
+        model card, ``README.md``, go with them. A reader sees the older run or this one, whole, at
+        whatever instant the writing is cut off.
 
         Raises:
             CheckpointError: if the folder cannot be written to, or the process has no text form.
         """
+        trace = self._fitted().trace_
+        ended = {"steps": trace.steps, "ended": trace.ended, "best_step": trace.best_step}
         config = {
             "model": self._arguments(),
-            "process": recipe.process_to_config(self._fitted().process_),
+            "process": recipe.process_to_config(self.process_),
             "source": self.source_.to_config(),
+            "training": self.training_ | ended,
         }
-        checkpoint.write(folder, self.denoiser_.network.state_dict(), config)
+        records = {checkpoint.LOG: to_lines(trace.checks)}
+        schema = getattr(self.source_, "space_yaml", None)
+        records |= {} if schema is None else {checkpoint.SPACE: schema()}
+        columns = {"columns": self.source_.measure}
+        text = card.text(self._settings(), self.training_ | columns, trace)
+        checkpoint.write(folder, self.denoiser_.network.state_dict(), config, records, text)
 
     def _fitted(self) -> Self:
         if not hasattr(self, "denoiser_"):
@@ -236,25 +286,18 @@ class Model:
         others = ("minutes", "steps", "learning_rate", "seed", "show_progress")
         return self._architecture() | {name: getattr(self, name) for name in others}
 
+    def _settings(self) -> dict[str, Any]:
+        return {k: value for k, value in self._arguments().items() if k != "show_progress"}
+
     def _architecture(self) -> dict[str, Any]:
         names = ("hidden_features", "num_blocks", "dropout")
         return {name: getattr(self, name) for name in names}
 
-    def _check_arguments(self) -> None:
-        for name in ("minutes", "steps"):
-            if getattr(self, name) is not None:
-                arguments.positive(name, getattr(self, name))
-        if self.steps is not None:
-            arguments.whole("steps", self.steps, 1)
-        arguments.whole("hidden_features", self.hidden_features, 1)
-        arguments.whole("num_blocks", self.num_blocks, 0)
-        arguments.share("dropout", self.dropout)
-        arguments.positive("learning_rate", self.learning_rate)
-        arguments.whole("seed", self.seed, 0, arguments.MOST_SEED)
-
-    def _plan(self) -> Plan:
-        patience = Plan.patience if self.steps is None else 0
-        return Plan(self.steps, self.minutes, learning_rate=self.learning_rate, patience=patience)
+    def _take(self, other: Model) -> Self:
+        """Become what another model was fitted to."""
+        for name in ("denoiser_", "process_", "source_", "trace_", "training_"):
+            setattr(self, name, getattr(other, name))
+        return self
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
@@ -263,10 +306,14 @@ def load(folder: str | os.PathLike[str]) -> Model:
     Raises:
         CheckpointError: if the run is missing, truncated, newer than this version, or changed.
     """
-    weights, config = checkpoint.read(folder)
+    weights, config, records = checkpoint.read(folder)
     try:
+        training = config.get("training", {})
+        ended = ("steps", "ended", "best_step") if training else ()
+        done = {name: training.pop(name) for name in ended}
+        trace = Trace(checks=from_lines(records.get(checkpoint.LOG, "")), **done)
         model = Model(**config["model"])
-        model._check_arguments()
+        arguments.check(model._settings())
         process = recipe.process_from_config(config["process"])
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):
@@ -280,4 +327,5 @@ def load(folder: str | os.PathLike[str]) -> Model:
             f"Install the version of reversal that wrote it, or fit and save again."
         ) from error
     model.process_, model.denoiser_ = process, denoiser.eval()
+    model.trace_, model.training_ = trace, training
     return model

@@ -1,8 +1,9 @@
 r"""Where randomness comes from: one shared generator, or one counter-based stream per item.
 
 Every draw of the library passes through this file. ``generator`` is None (torch's own), a
-``torch.Generator`` (one stream, fast), or an ``ItemNoise`` (one stream per item, independent of the
-batch it is drawn in). Item i's n-th draw of element j is a hash of (seed_i, n, j):
+``torch.Generator`` (one stream, fast), a ``BatchShare`` (the rows that one process has of a batch),
+or an ``ItemNoise`` (one stream per item, independent of the batch it is drawn in).
+Item i's n-th draw of element j is a hash of (seed_i, n, j):
 
 .. math:: b = h(h(h(seed_i) + n \phi) + j \phi), \qquad u = 2^{-53} \lfloor b / 2^{11} \rfloor,
 
@@ -56,7 +57,38 @@ class ItemNoise:
         return _hash(stream[:, None] + index).reshape(tuple(shape))
 
 
-Randomness = torch.Generator | ItemNoise | None
+@final
+class BatchShare:
+    """Some rows of a larger batch: what is drawn is what they get where the batch is drawn whole.
+
+    Processes that hold the parts of a batch each draw for all of it, and stay in step.
+
+    Args:
+        whole: the stream of the larger batch.
+        total: its number of rows.
+        start: the first row of the share.
+        stop: the row after its last.
+    """
+
+    def __init__(self, whole: torch.Generator, total: int, start: int, stop: int) -> None:
+        self.whole, self.total, self.rows = whole, total, slice(start, stop)
+
+    def wide(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of a draw for the larger batch; its first length is that of the share.
+
+        Raises:
+            SpaceError: if it is not.
+        """
+        size = self.rows.stop - self.rows.start
+        if not shape or shape[0] != size:
+            raise SpaceError(
+                f"BatchShare has {size} rows, but a draw of shape {tuple(shape)} was asked. Give "
+                f"it the rows of its share, in their order."
+            )
+        return (self.total, *shape[1:])
+
+
+Randomness = torch.Generator | ItemNoise | BatchShare | None
 
 
 def uniform(shape: Sequence[int], like: Tensor, generator: Randomness = None) -> Tensor:
@@ -66,6 +98,8 @@ def uniform(shape: Sequence[int], like: Tensor, generator: Randomness = None) ->
         kept = 24 if single else 53
         bits = _shift(generator.bits(shape, like.device), 64 - kept)
         return (bits.double() * 2.0**-kept).to(like.dtype)
+    if isinstance(generator, BatchShare):
+        return uniform(generator.wide(shape), like, generator.whole)[generator.rows]
     return torch.rand(tuple(shape), generator=generator, dtype=like.dtype, device=like.device)
 
 
@@ -74,6 +108,8 @@ def normal(shape: Sequence[int], like: Tensor, generator: Randomness = None) -> 
     if isinstance(generator, ItemNoise):
         bits = _shift(generator.bits(shape, like.device), 11)
         return torch.special.ndtri((bits.double() + 0.5) * 2.0**-53).to(like.dtype)
+    if isinstance(generator, BatchShare):
+        return normal(generator.wide(shape), like, generator.whole)[generator.rows]
     return torch.randn(tuple(shape), generator=generator, dtype=like.dtype, device=like.device)
 
 
@@ -85,11 +121,15 @@ def integers(
     return (u * high).long()
 
 
-def categorical(weights: Tensor, generator: Randomness = None) -> Tensor:
+def categorical(
+    weights: Tensor, generator: Randomness = None, wanted: Tensor | None = None
+) -> Tensor:
     """Draw an index with probability proportional to its weight, by inverting the sum in float64.
 
     Args:
         weights: not negative, not normalized, shape ``(B, *S, K)``; a row of zeros gives any.
+        wanted: bool ``(B, *S)``: the rows that matter; the others give any index. On the CPU they
+            cost nothing; elsewhere to pick rows would wait for the device, and all are inverted.
 
     Returns:
         int64 of shape ``(B, *S)``; an index of weight zero is never drawn.
@@ -98,6 +138,13 @@ def categorical(weights: Tensor, generator: Randomness = None) -> Tensor:
     float32 exponential race is off by several-fold for small weights (Zheng et al. 2024).
     """
     u = uniform(weights.shape[:-1], weights.new_empty((), dtype=torch.float64), generator)
+    if wanted is None or weights.device.type != "cpu":
+        return _draw(weights, u)
+    rows = wanted.nonzero(as_tuple=True)
+    return torch.zeros(u.shape, dtype=torch.int64).index_put(rows, _draw(weights[rows], u[rows]))
+
+
+def _draw(weights: Tensor, u: Tensor) -> Tensor:
     num_states = weights.shape[-1]
     if num_states <= 512:
         return _invert(weights.double(), u)[0]

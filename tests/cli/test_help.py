@@ -18,6 +18,8 @@ COMMANDS = {
     "sample": ["sample"],
     "score": ["score"],
     "impute": ["impute"],
+    "report": ["report"],
+    "schema": ["schema"],
     "demo": ["demo"],
 }
 

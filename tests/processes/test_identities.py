@@ -212,3 +212,19 @@ def test_the_ends_of_a_chain_are_products_of_its_kernels():
             x_0 = torch.full((4,), row)
             got = process.kernel(x_0, clock(k / 8, 4)).log_prob(torch.arange(4)).exp()
             torch.testing.assert_close(got, product[row], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [rv.LinearSurvival(), rv.CosineSurvival()], ids=str)
+@pytest.mark.parametrize("s", [0.0, 0.3])
+def test_the_short_leap_of_masks_is_bayes_rule(schedule, s):
+    """Lifting with probability (alpha_s - alpha_t) / (1 - alpha_t) is the family's blend."""
+    process = rv.Mask(rv.Categorical((2, 3)), schedule)
+    states = joint_states(process)
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(len(states), 2, 3, generator=generator, dtype=torch.float64)
+    posterior = rv.Posterior().estimate(process, states, clock(0.8, len(states)), raw).posterior
+    at, to = clock(0.8, len(states)), clock(s, len(states))
+    short = process.lifted(posterior, states, at, to).law(states)
+    whole = process.blended(posterior, states, at, to).law(states)
+    assert torch.allclose(short, whole, atol=1e-12)
+    assert torch.allclose(short.sum(-1), torch.ones(len(states), 2, dtype=torch.float64))

@@ -35,6 +35,7 @@ STEPS = {
     rv.Euler(churn=1): 120,
     rv.Euler(churn=2): 240,
     rv.Heun(): 40,
+    rv.Multistep(): 100,
 }
 samplers = pytest.mark.parametrize("sampler", STEPS, ids=str)
 starts = pytest.mark.parametrize("exact", [True, False], ids=["exact x_1", "prior"])
@@ -169,6 +170,7 @@ def test_draws_follow_the_pushed_forward_law(sampler: Any, name: str) -> None:
         (rv.Euler(churn=0), False),
         (rv.Euler(churn=1), True),
         (rv.Heun(), True),
+        (rv.Multistep(), False),
     ],
     ids=str,
 )

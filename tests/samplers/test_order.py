@@ -25,12 +25,14 @@ from torch import Tensor
 
 import reversal as rv
 from reversal.core import Kind
+from reversal.samplers.multistep import _leaned
 from tests.samplers import oracles
 from tests.samplers.oracles import Enumeration, seeded, slope, total_variation
 
 EPS, WITHIN = 0.05, 0.25
 DOUBLINGS = [8, 16, 32, 64]
 ORDERS = [(rv.Euler(churn=0), 1), (rv.Heun(), 2)]
+GAUSSIAN_ORDERS = [*ORDERS, (rv.Ancestral(eta=0), 1), (rv.Multistep(eta=0), 2)]
 orders = pytest.mark.parametrize(("sampler", "order"), ORDERS, ids=str)
 SCHEDULES = [rv.VariancePreserving(), rv.Cosine(0.1), rv.Rectified(), rv.VarianceExploding(0.1, 5)]
 
@@ -61,7 +63,7 @@ def flowed(data: rv.GaussianData, x: Tensor, t: float, s: float) -> Tensor:
     return alpha_s * data.mean + ((x - alpha_t * data.mean) @ axes * (to / at).sqrt()) @ axes.T
 
 
-@orders
+@pytest.mark.parametrize(("sampler", "order"), GAUSSIAN_ORDERS, ids=str)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_flow_of_gaussian_data(sampler: Any, order: int, schedule: Any) -> None:
     """Against the closed-form flow map on [0.05, 0.95]."""
@@ -172,6 +174,81 @@ def test_a_step_of_euler_maruyama_has_these_moments(churn: float) -> None:
     z = (x_s.mean(0) - (x + law.drift)[0]) / std * n**0.5
     ratio = ((x_s.var(0) / std**2) - 1) * (n / 2) ** 0.5
     assert float(torch.cat([z, ratio]).abs().max()) < 4.5
+
+
+def leaning(data: rv.GaussianData, joint: Tensor, r: Any, t: Any, s: Any, eta: float) -> Any:
+    """One step of `Multistep` from rows (x_t, last clean estimate): the kernel, and d_t."""
+    path, (x_t, last) = data.process, joint.split(2, -1)
+    now = data(x_t, t)
+    past = rv.Estimate(path, x_t, r, Kind.CLEAN, last)
+    return path.ancestor(x_t, t, s, _leaned(path, r, t, s, past, now), eta), now.read(Kind.CLEAN)
+
+
+def pushed(data: Any, mean: Tensor, covariance: Tensor, r: Any, t: Any, s: Any) -> Any:
+    """The moments of (x_s, d_t) after a stochastic step from those of (x_t, d_r)."""
+    frame = torch.cat([torch.zeros(1, 4), torch.eye(4)]).double()
+    kernel, clean = leaning(data, frame, r, t, s, 1.0)
+    moved = torch.cat([kernel.mean, clean], -1)
+    linear, noise = (moved[1:] - moved[0]).T, torch.zeros(4, 4, dtype=torch.float64)
+    noise[:2, :2] = kernel.std**2 * torch.eye(2)
+    return linear @ mean + moved[0], linear @ covariance @ linear.T + noise
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_weak_order_of_stochastic_multistep(schedule: Any) -> None:
+    """The exact moments of (x_t, last estimate) of Gaussian data, through the linear recursion."""
+    data, start = gaussian(schedule), 0.95
+
+    def error(steps: int) -> float:
+        alpha, values, axes = spectrum(data, start)
+        ticks = rv.Grid.uniform(steps, start, EPS).ticks()
+        rows = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
+        first = data(rows, ticks[0]).read(Kind.CLEAN)
+        slope_, base = (first[1:] - first[0]).T, first[0]
+        lift = torch.cat([torch.eye(2).double(), slope_])
+        mean = lift @ (alpha * data.mean) + torch.cat([torch.zeros(2).double(), base])
+        covariance = lift @ axes @ torch.diag(values) @ axes.T @ lift.T
+        for r, t, s in zip([ticks[0], *ticks], ticks, ticks[1:], strict=False):
+            mean, covariance = pushed(data, mean, covariance, r, t, s)
+        alpha, values, axes = spectrum(data, EPS)
+        gap = covariance[:2, :2] - axes @ torch.diag(values) @ axes.T
+        return float((mean[:2] - alpha * data.mean).norm() + gap.norm())
+
+    check_order(2, error, [50, 100, 200, 400])
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_two_steps_of_multistep_have_these_moments(eta: float) -> None:
+    """The recursion above is the sampler's: 100,000 draws of a second step, z-tests at 1e-4."""
+    data, n = gaussian(rv.Cosine()), 100_000
+    r, t, s = rv.Grid.uniform(10, 0.9, EPS).ticks()[2:5]
+    x = torch.tensor([[0.3, -1.1]], dtype=torch.float64).expand(n, 2)
+    sampler = rv.Multistep(eta=eta)
+    x_t = sampler.step(data, x, r, t, generator=seeded(35))
+    x_s = sampler.step(data, x_t, t, s, generator=seeded(36))
+    last = data(x, r).read(Kind.CLEAN)
+    kernel, _ = leaning(data, torch.cat([x_t, last], -1), r, t, s, eta)
+    if eta == 0:
+        assert torch.allclose(x_s, kernel.mean, atol=1e-12)
+        return
+    z = (x_s - kernel.mean) / kernel.std
+    moments = torch.cat([z.mean(0) * n**0.5, (z.var(0) - 1) * (n / 2) ** 0.5])
+    assert float(moments.abs().max()) < 4.5
+
+
+def test_a_step_from_elsewhere_is_ancestral() -> None:
+    """History counts only where a step begins at the very time at which the last one ended."""
+    data = gaussian(rv.Cosine())
+    ticks = rv.Grid.uniform(10, 0.9, EPS).ticks()
+    x = torch.tensor([[0.3, -1.1]], dtype=torch.float64)
+    sampler = rv.Multistep(eta=0.0)
+    sampler.step(data, x, ticks[1], ticks[2])
+    again = sampler.step(data, x, ticks[4], ticks[5])
+    assert torch.equal(again, rv.Ancestral(eta=0.0).step(data, x, ticks[4], ticks[5]))
+    assert not torch.equal(
+        sampler.step(data, x, ticks[5], ticks[6]),
+        rv.Ancestral(eta=0.0).step(data, x, ticks[5], ticks[6]),
+    )
 
 
 JUMPS = [

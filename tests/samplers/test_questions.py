@@ -87,6 +87,7 @@ SAMPLERS = {
     rv.Euler(churn=1): 120,
     rv.Euler(churn=2): 240,
     rv.Heun(): 40,
+    rv.Multistep(): 100,
 }
 FAST_SAMPLERS = [rv.Ancestral(), rv.Heun(), rv.Euler(churn=1)]
 

@@ -24,7 +24,14 @@ from tests.samplers.oracles import RATE, seeded
 DOUBLE = torch.empty((), dtype=torch.float64)
 SINGLE = torch.empty(())
 WIDTH = 50_257
-SAMPLERS = [rv.Ancestral(), rv.Euler(churn=0), rv.Euler(churn=1), rv.Euler(churn=2), rv.Heun()]
+SAMPLERS = [
+    rv.Ancestral(),
+    rv.Euler(churn=0),
+    rv.Euler(churn=1),
+    rv.Euler(churn=2),
+    rv.Heun(),
+    rv.Multistep(),
+]
 samplers = pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 singles = pytest.mark.parametrize("like", [SINGLE, DOUBLE], ids=["float32", "float64"])
 
@@ -236,6 +243,19 @@ def test_jump_mass_in_float32(mass: float, leaps: bool) -> None:
     check_rate(moved, DRAWS[mass], mass)
     upper = weights.double()[WIDTH // 2 :].sum() / weights.double().sum()
     check_rate(above, moved, float(upper))
+
+
+@pytest.mark.parametrize("noisy", [None, rv.ItemNoise(range(200))], ids=["shared", "items"])
+def test_rows_that_are_not_wanted_change_no_other_row(noisy: Any) -> None:
+    """Picking rows before the sum is inverted gives the draws that inverting all of them gives."""
+    weights = torch.rand(200, 3, 40, generator=seeded(0))
+    wanted = torch.rand(200, 3, generator=seeded(1)) < 0.1
+    assert 0 < int(wanted.sum()) < wanted.numel()
+    every = noise.categorical(weights, seeded(2) if noisy is None else noisy)
+    again = rv.ItemNoise(range(200)) if noisy else seeded(2)
+    some = noise.categorical(weights, again, wanted)
+    assert torch.equal(some[wanted], every[wanted])
+    assert noise.categorical(weights, seeded(3), torch.zeros_like(wanted)).shape == wanted.shape
 
 
 @masses

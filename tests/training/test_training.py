@@ -3,13 +3,25 @@
 import io
 import json
 import math
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 import reversal as rv
-from reversal.training import MovingAverage, Plan, Progress, checkpoint, progress, recipe, train
+from reversal.training import (
+    Check,
+    MovingAverage,
+    Plan,
+    Progress,
+    checkpoint,
+    logs,
+    progress,
+    recipe,
+    train,
+)
+from reversal.training.fitting import MINUTES, minutes_for
 
 
 class Point(nn.Module):
@@ -26,12 +38,12 @@ class Point(nn.Module):
 ITEMS = torch.randn(64, 2, generator=torch.Generator().manual_seed(5))
 
 
-def fitted(plan: Plan, seed: int = 0, validate=None, on_progress=None):
+def fitted(plan: Plan, seed: int = 0, validate=None, on_progress=None, callbacks=()):
     point = Point()
     generator = torch.Generator().manual_seed(seed)
     trace = train(
         point, lambda i: point.loss(ITEMS[i]), 64, plan, generator,
-        validate and (lambda: validate(point)), on_progress,
+        validate and (lambda: validate(point)), on_progress, callbacks,
     )  # fmt: skip
     return point, trace
 
@@ -76,14 +88,14 @@ def test_the_best_weights_are_kept_and_patience_ends_training():
     """A held-out loss whose minimum lies on the way: training ends after it, and returns to it."""
 
     def away(point):
-        return float(((point.place.detach() - torch.tensor([2.0, -2.0])) ** 2).sum())
+        return ((point.place.detach() - torch.tensor([2.0, -2.0])) ** 2).sum()[None]
 
     plan = Plan(steps=4000, learning_rate=0.05, patience=3)
     point, trace = fitted(plan, validate=away)
     losses = dict(trace.held_out)
     assert trace.steps < 4000
     assert losses[trace.best_step] == min(losses.values())
-    assert away(point) == pytest.approx(losses[trace.best_step], abs=1e-6)
+    assert float(away(point)) == pytest.approx(losses[trace.best_step], abs=1e-6)
     assert [step for step, _ in trace.held_out if step > trace.best_step][-1] == trace.steps
     assert sum(step > trace.best_step for step in losses) == 3
 
@@ -123,6 +135,57 @@ def test_the_learning_rate_rises_and_falls():
     assert min(rates) > 0
 
 
+def test_the_standard_error_is_that_of_the_held_out_items():
+    held = torch.tensor([1.0, 2.0, 4.0, 9.0])
+    _, trace = fitted(Plan(steps=25), validate=lambda _: held)
+    assert trace.checks[-1].held_out == 4.0
+    assert trace.checks[-1].stderr == pytest.approx(math.sqrt(held.double().var() / 4))
+
+
+def test_checks_are_read_where_nothing_is_held_out():
+    seen = []
+    _, trace = fitted(Plan(steps=50), callbacks=[seen.append])
+    assert [at.step for at in seen] == [25, 50]
+    assert seen == trace.checks
+    assert all(math.isnan(at.held_out) for at in seen)
+    assert trace.best_step == 50
+
+
+def test_a_log_is_read_back_as_it_was_written():
+    nan = math.nan
+    checks = [Check(25, 0.1, 1 / 3, nan, nan, 1e-3, 7.0), Check(50, 0.2, 0.1, 0.5, 0.1, 0.0, 8.0)]
+    text = logs.to_lines(checks)
+    assert [json.loads(line)["held_out"] for line in text.splitlines()] == [None, 0.5]
+    assert repr(logs.from_lines(text)) == repr(checks)
+    with pytest.raises(rv.CheckpointError, match="one JSON object per line"):
+        logs.from_lines(text[:-9])
+
+
+def test_tensorboard_is_refused_with_its_cure_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(rv.CapabilityError, match=r"pip install 'reversal\[tensorboard\]'"):
+        logs.TensorBoard(tmp_path)
+
+
+def test_the_default_budget_grows_with_the_data_between_two_ends():
+    budgets = [minutes_for(rows, 15) for rows in (2, 1000, 32_561, 10**6, 10**9)]
+    assert budgets == sorted(budgets)
+    assert (budgets[0], budgets[-1]) == MINUTES
+    assert MINUTES[0] < budgets[2] < MINUTES[1]
+
+
+def test_the_budget_is_announced():
+    out = io.StringIO()
+    progress.announce(Plan(minutes=4.0), 32_561, 15, stream=out)
+    progress.announce(Plan(minutes=0.5), 1, 1, stream=out)
+    progress.announce(Plan(steps=3000), 344, 8, (1200, 3000), stream=out)
+    assert out.getvalue().splitlines() == [
+        "training for at most 4 minutes: 32,561 rows x 15 columns",
+        "training for at most 30 seconds: 1 row x 1 column",
+        "going on after step 1,200 of 3,000: 344 rows x 8 columns",
+    ]
+
+
 def test_progress_is_a_line_where_there_is_no_terminal():
     out = io.StringIO()
     at = Progress(step=10, steps=10, loss=1.5, held_out=math.nan, rate=5.0)
@@ -141,12 +204,14 @@ TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 
 @pytest.fixture
 def run(tmp_path):
-    checkpoint.write(tmp_path / "run", TENSORS, {"kind": "test", "x": [1, 2.5]})
+    config, records = {"kind": "test", "x": [1, 2.5]}, {"log.jsonl": "{}\n"}
+    checkpoint.write(tmp_path / "run", TENSORS, config, records, "# A card")
     return tmp_path / "run"
 
 
 def test_a_run_comes_back_as_it_was(run):
-    tensors, config = checkpoint.read(run)
+    tensors, config, records = checkpoint.read(run)
+    assert records == {"log.jsonl": "{}\n"}
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     assert (config["kind"], config["x"], config["format"]) == ("test", [1, 2.5], checkpoint.FORMAT)
 
@@ -156,7 +221,7 @@ def test_a_run_is_replaced_and_other_files_stay(run):
     checkpoint.write(run, {"a": torch.ones(1)}, {})
     assert checkpoint.read(run)[0].keys() == {"a"}
     assert sorted(p.name for p in run.iterdir()) == [
-        "config.json", "model.safetensors", "notes.txt"]  # fmt: skip
+        "README.md", "config.json", "log.jsonl", "model.safetensors", "notes.txt"]  # fmt: skip
 
 
 def edit(run, **changes):
@@ -181,8 +246,9 @@ DAMAGE = [
     (lambda run: (run / "config.json").unlink(), "with config.json"),
     (lambda run: cut(run / "config.json"), "truncated"),
     (lambda run: (run / "config.json").write_text("[]"), "none: truncated"),
-    (lambda run: edit(run, format=2), "got format 2"),
+    (lambda run: edit(run, format=3), "got format 3"),
     (lambda run: edit(run, kind="other"), "changed"),
+    (lambda run: cut(run / "log.jsonl"), "another checksum"),
 ]
 
 
@@ -191,6 +257,12 @@ def test_a_damaged_run_is_refused(run, damage, said):
     damage(run)
     with pytest.raises(rv.CheckpointError, match=said):
         checkpoint.read(run)
+
+
+def test_a_run_is_read_without_its_records_and_with_another_card(run):
+    (run / "log.jsonl").unlink()
+    (run / "README.md").write_text("# Mine")
+    assert checkpoint.read(run)[2] == {}
 
 
 def test_what_is_no_folder_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from reversal.data.source import Source
 from reversal.noise import Randomness
 from reversal.restrictions import Evidence, restricted
 from reversal.restrictions.sequential import probability
-from reversal.samplers import Ancestral
+from reversal.samplers import Multistep
 
 CHUNK: Final = 4096
 """How many items are sampled at once, at most."""
@@ -88,7 +88,7 @@ def draw(
     on_step: OnStep | None = None,
 ) -> dict[str, Tensor]:
     """Sample n states in chunks from one stream; ``given`` has one row or n of them."""
-    sampler = Ancestral() if sampler is None else sampler
+    sampler = Multistep() if sampler is None else sampler
     size = chunk_of(denoiser.process.space)
     chunks = []
     for start in range(0, max(n, 1), size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,18 @@ OnStep = Callable[[int, object], None]
 
 
 def screen(stderr: bool = False) -> Console:
-    """Return a console on the present stdout or stderr that adds no colors to numbers or paths."""
+    """Return a console on the present stdout or stderr that adds no colors to numbers or paths.
+
+    Of several processes the first one prints.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, quiet=not is_first())
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, among those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(words: str = "", style: str | None = None) -> None:
@@ -107,16 +116,19 @@ def _stay(step: int, x_t: object) -> None:
     """Show nothing."""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, its first column as wide as the terminal allows."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], folded: Sequence[int] = (0,)
+) -> None:
+    """Print a table on stdout; the columns in ``folded`` are as wide as the terminal allows."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, header_style="bold")
     for number, head in enumerate(heads):
-        drawn.add_column(head, no_wrap=bool(number), overflow="fold")
+        drawn.add_column(head, no_wrap=number not in folded, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     screen().print(drawn, markup=False)
 
 

@@ -1,18 +1,24 @@
-"""``reversal fit``: a table in, a run out."""
+"""``reversal fit``: a table or pictures in, a run out."""
 
 from __future__ import annotations
 
+import shlex
+import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reversal.cli import preflight
-from reversal.cli.console import in_a_sentence, say, stage, warn
-from reversal.cli.options import Seed
+from reversal.cli.console import in_a_sentence, is_first, say, stage, warn
+from reversal.cli.options import Space
 
 Table = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The table to learn from, .csv or .parquet; or a folder of .png files."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]
 Minutes = Annotated[
@@ -21,29 +27,109 @@ Minutes = Annotated[
         "--minutes",
         metavar="M",
         min=0.001,
-        help="How long to train at most; 3,000 steps by default. Either ends sooner, when the "
-        "held-out loss stops falling.",
+        help="How long to train at most; by default 1 to 10 by the size of the table. It ends "
+        "sooner when the held-out loss stops falling.",
     ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="S",
+        min=0,
+        max=2**62 - 1,
+        help="Where initial weights, batches and noise come from; 0 by default.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the training that RUN holds, bit for bit; settings that are left out are "
+        "those of the run.",
+    ),
+]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint",
+        metavar="SECONDS",
+        min=0.0,
+        help="How often the training is saved: what a crash loses at most.",
+    ),
+]
+Shard = Annotated[
+    bool,
+    typer.Option(
+        "--shard", help="Cut the weights into one shard per process of `torchrun` (FSDP2)."
+    ),
+]
+Board = Annotated[
+    bool, typer.Option("--tensorboard", help="Write events to RUN/tensorboard as well.")
 ]
 
 
 @in_a_sentence
-def fit(file: Table, out: Out, minutes: Minutes = None, seed: Seed = 0) -> None:
-    """Learn the law of a table: numbers, categories, gaps and all.
+def fit(
+    file: Table,
+    out: Out,
+    minutes: Minutes = None,
+    seed: Seed = None,
+    space: Space = None,
+    resume: Resume = False,
+    checkpoint: Seconds = 60.0,
+    shard: Shard = False,
+    tensorboard: Board = False,
+) -> None:
+    """Learn the law of a table, numbers, categories, gaps and all, or of a folder of pictures.
+
+    Ctrl-C saves before it stops; `--resume` goes on. In several processes: torchrun
+    --nproc-per-node 2 -m reversal fit ...
 
     Example: reversal fit penguins.csv --out run --minutes 1
     """
     preflight.run_to_write(out)
-    from reversal.data import frames
+    from reversal.cli.schema import show
+    from reversal.data import Schema, TableCodec, frames
     from reversal.model import Model
+    from reversal.training import TensorBoard, keeping
 
+    declared = None if space is None else Schema.read(space)
     frame = frames.read(file)
+    known: Any = declared
+    if isinstance(frame, Mapping):
+        say(f"  {frame}")
+    else:
+        known = TableCodec.infer(frame, declared)
+        show(known)
+    given: dict[str, Any] = {
+        k: value for k, value in (("minutes", minutes), ("seed", seed)) if value is not None
+    }
+    kept = keeping.identity_of(out) if resume else {}
+    settings = {name: kept[name] for name in ("minutes", "seed") if name in kept} | given
+    has_ended = resume and keeping.has_ended(out)
+    is_watched = tensorboard and not has_ended and is_first()
+    callbacks = [TensorBoard(out / "tensorboard")] if is_watched else []
+    how: dict[str, Any] = {"resume": resume, "checkpoint_seconds": checkpoint}
+    how |= {"callbacks": callbacks, "shard": shard, "name": file.name}
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(minutes=minutes, seed=seed).fit(frame)
+            model = Model(**settings).fit(frame, known, run=out, **how)
     except KeyboardInterrupt as error:
-        warn("stopped; nothing was saved")
-        raise typer.Exit(130) from error
+        _, number = (*error.args, None, None)[:2]
+        warn(
+            _stopped(file, out, space)
+            if keeping.is_unfinished(out)
+            else "stopped; nothing was saved"
+        )
+        raise typer.Exit(128 + (number or signal.SIGINT)) from error
+    if has_ended:
+        say("  nothing was done: this training had ended")
     say(f"  {model.trace_.steps:,} steps: {model.trace_.ended}")
-    model.save(out)
     say(f"  saved in {out}")
+
+
+def _stopped(file: Path, out: Path, space: Path | None) -> str:
+    schema = [] if space is None else ["--space", str(space)]
+    words = shlex.join(["reversal", "fit", str(file), "--out", str(out), *schema, "--resume"])
+    return f"stopped; the training is saved, go on with: {words}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from reversal.data.arrays import flat
-from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.columns import Constant, Discrete
 from reversal.data.conditions import Condition, Equal, condition_of
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
@@ -90,18 +90,14 @@ class TableSource(Source):
         return _overlay(samples, own)
 
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
-        import narwhals as nw
-
         own = _columns(to_table(data))
         label = "draw"
         while label in own:
             label += "_"
-        frames = []
-        for draw, state in enumerate(states):
-            filled = _overlay(self.codec.decode(self._join(state), like=data), own)
-            frame = nw.from_native(filled, eager_only=True)
-            frames.append(frame.select(nw.lit(draw, nw.Int64).alias(label), nw.all()))
-        return nw.to_native(nw.concat(frames))
+        filled = [
+            _overlay(self.codec.decode(self._join(state), like=data), own) for state in states
+        ]
+        return form_class(data).stacked(filled, label)
 
     def target(self, name: str) -> Target:
         column = self._discrete(name)
@@ -112,16 +108,8 @@ class TableSource(Source):
         raise KeyError(name)
 
     def probabilities(self, name: str, values: np.ndarray, data: Any) -> Any:
-        import narwhals as nw
-
-        column = self._discrete(name)
-        labels = column.categories if isinstance(column, Category) else (False, True)
-        native = nw.from_native(data, eager_only=True)
-        series = {str(k): values[:, j] for j, k in enumerate(labels)}
-        frame = nw.to_native(nw.from_dict(series, backend=native.implementation))
-        if native.implementation is nw.Implementation.PANDAS:
-            frame.index = data.index
-        return frame
+        columns = {str(k): values[:, j] for j, k in enumerate(self._discrete(name).labels)}
+        return form_class(data).of_columns(columns, data)
 
     def without(self, data: Any, name: str) -> Any:
         """Return rows as an Arrow table in which one column is missing everywhere."""
@@ -142,10 +130,10 @@ class TableSource(Source):
     @property
     def measure(self) -> dict[str, str]:
         counted = {c.name: "counting" for c in self.codec.category}
-        real = {
-            c.name: "counting" if c.lattice is not None else "Lebesgue" for c in self.codec.numeric
-        }
-        return real | counted
+        return {c.name: c.measure for c in self.codec.numeric} | counted
+
+    def space_yaml(self) -> str:
+        return self.codec.space_yaml()
 
     def to_config(self) -> dict[str, Any]:
         return {"type": "table", "codec": self.codec.to_config()}

@@ -108,25 +108,20 @@ class NumericScale(ColumnScale):
     @property
     def spikes(self) -> tuple[float, ...]:
         """The numbers off a lattice that have a positive probability."""
-        return getattr(self.column, "spikes", ())
+        return self.column.spikes
 
     def latent(self, allowed: Intervals) -> Intervals:
         """Return the image of a set among normal quantiles, in which it has a law close to N(0, 1).
 
         A number on a lattice is its cell. A spike is an interval there: it is taken as a whole.
         """
-        ends = [
-            (-neighbor(-low) if low in self.spikes else low,
-             neighbor(high) if high in self.spikes else high)
-            for low, high in allowed.widened(self.column.width / 2).ends
-        ]  # fmt: skip
         quantiles = QuantileMap.pack([(self.column.knots, self.column.normals)])
 
-        def forward(positions: np.ndarray) -> np.ndarray:
-            column = torch.from_numpy(positions).reshape(-1, 1)
-            return quantiles.forward(column).numpy().reshape(positions.shape)
+        def outward(positions: np.ndarray) -> np.ndarray:
+            least, greatest = quantiles.ends(torch.from_numpy(positions).reshape(-1, 1))
+            return torch.stack([least[::2, 0], greatest[1::2, 0]], 1).numpy()
 
-        return Intervals(tuple(ends)).mapped(forward)
+        return allowed.widened(self.column.width / 2).mapped(outward)
 
     def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
         known = array.is_valid().to_numpy(zero_copy_only=False)

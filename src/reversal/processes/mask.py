@@ -29,6 +29,7 @@ class Mask(Resampling):
     """
 
     has_full_support = False
+    is_masking = True
 
     @cached_property
     def noisy_space(self) -> Categorical:

@@ -3,5 +3,6 @@
 from reversal.samplers.ancestral import Ancestral
 from reversal.samplers.euler import Euler
 from reversal.samplers.heun import Heun
+from reversal.samplers.multistep import Multistep
 
-__all__ = ["Ancestral", "Euler", "Heun"]
+__all__ = ["Ancestral", "Euler", "Heun", "Multistep"]

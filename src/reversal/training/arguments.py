@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from reversal.errors import DataError
 
 MOST_SEED = 2**62 - 1
 """The greatest seed: one that leaves room for what is added to it."""
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Look at the arguments of a model.
+
+    Raises:
+        DataError: if one is out of its range.
+    """
+    for name in ("minutes", "steps"):
+        if settings[name] is not None:
+            positive(name, settings[name])
+    if settings["steps"] is not None:
+        whole("steps", settings["steps"], 1)
+    whole("hidden_features", settings["hidden_features"], 1)
+    whole("num_blocks", settings["num_blocks"], 0)
+    share("dropout", settings["dropout"])
+    positive("learning_rate", settings["learning_rate"])
+    whole("seed", settings["seed"], 0, MOST_SEED)
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -6,7 +6,7 @@ r"""An exponential moving average of weights, with a short memory at the start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -24,7 +24,8 @@ class MovingAverage:
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.names, self.parameters = list(trained), list(trained.values())
         self.shadow = [p.detach().clone() for p in self.parameters]
         self.decay, self.updates = decay, 0
 
@@ -39,6 +40,10 @@ class MovingAverage:
     def snapshot(self) -> list[Tensor]:
         """Return a copy of the average."""
         return [part.clone() for part in self.shadow]
+
+    def named(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return weights in the order of the parameters by their names."""
+        return dict(zip(self.names, weights, strict=True))
 
     @torch.no_grad()
     def install(self, weights: list[Tensor]) -> None:

@@ -8,7 +8,8 @@ factors given whole factors, so that one network knows every conditional,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -19,14 +20,38 @@ from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
 from reversal.core import Path
 from reversal.denoisers import NetworkDenoiser
 from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
+from reversal.noise import Randomness
 from reversal.objectives import Regression
 from reversal.spaces import Categorical, Torus
+from reversal.training.distributed import Alone, World
+from reversal.training.keeping import Keeper
+from reversal.training.logs import Check
 from reversal.training.loop import Plan, Progress, Trace, train
 
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
 CHECKED: Final = 1024
 """How many draws a held-out loss is the mean of, at least."""
+MINUTES: Final = (1, 10)
+"""The least and the greatest default time budget."""
+CELLS: Final = 8000
+"""How many cells of data get a minute; the budget grows with the root of their number."""
+
+
+def minutes_for(num_rows: int, num_sites: int) -> float:
+    """Return the default time budget: whole minutes that grow with the size of the data."""
+    least, most = MINUTES
+    return float(min(most, max(least, round(math.sqrt(num_rows * num_sites / CELLS)))))
+
+
+def plan_for(settings: Mapping[str, Any], present: Mapping[str, Tensor]) -> Plan:
+    """Return how a model trains on data of this size; a number of steps is never cut short."""
+    minutes, steps = settings["minutes"], settings["steps"]
+    if minutes is None and steps is None:
+        sites = sum(mask[0].numel() for mask in present.values())
+        minutes = minutes_for(state.batch_size(present), sites)
+    patience = Plan.patience if steps is None else 0
+    return Plan(steps, minutes, learning_rate=settings["learning_rate"], patience=patience)
 
 
 def denoiser_of(process: Any, architecture: Mapping[str, Any]) -> NetworkDenoiser:
@@ -50,6 +75,9 @@ def fit_denoiser(
     plan: Plan,
     seed: int,
     on_progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callable[[Check], None]] = (),
+    keeper: Keeper | None = None,
+    world: World | None = None,
 ) -> Trace:
     """Train on nine tenths of the rows; the others say which weights to keep.
 
@@ -59,6 +87,9 @@ def fit_denoiser(
         plan: budget and optimizer.
         seed: where batches and noise come from.
         on_progress: called after every step.
+        callbacks: called at every check.
+        keeper: saves the training as it goes, and has what it goes on from.
+        world: the processes that train together.
     """
     generator = torch.Generator().manual_seed(seed)
     n = state.batch_size(data[0])
@@ -66,24 +97,30 @@ def fit_denoiser(
     size = min(int(HELD_OUT * n), MOST_HELD_OUT)
     held, kept = order[:size], order[size:]
     objective = Regression()
+    world = Alone() if world is None else world
+    share = world.noise(generator, plan.batch_size)
 
-    def losses(index: Tensor, source: torch.Generator) -> Tensor:
+    def losses(index: Tensor, source: Randomness) -> Tensor:
         x_0, seen = ({name: part[index] for name, part in tree.items()} for tree in data)
         return objective(denoiser, x_0, observed=seen, generator=source)
 
-    def validate() -> float:
+    def validate() -> Tensor:
+        """The same draws at every check: what changes is the network."""
         source = torch.Generator().manual_seed(seed + 1)
         batches = held.repeat(max(1, -(-CHECKED // size))).split(2 * plan.batch_size)
-        return float(torch.cat([losses(index, source) for index in batches]).mean())
+        return torch.cat([losses(index, source) for index in batches]).view(-1, size).mean(0)
 
     return train(
         denoiser,
-        lambda index: losses(kept[index], generator),
+        lambda index: losses(kept[index], share),
         len(kept),
         plan,
         generator,
         validate if size else None,
         on_progress,
+        callbacks,
+        keeper,
+        world,
     )
 
 

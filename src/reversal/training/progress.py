@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from reversal.training.loop import Progress
+from reversal.training.loop import Plan, Progress
 
 SECONDS = 10.0
 Show = Callable[[Progress], None]
@@ -28,12 +28,39 @@ def shown(is_wanted: bool, stream: TextIO | None = None) -> Iterator[Show | None
         yield _lines(out)
 
 
+def announce(
+    plan: Plan,
+    rows: int,
+    columns: int,
+    done: tuple[int, int] | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Say how long the training is, and of what; or after how many steps of how many it goes on."""
+    steps = plan.known_steps(rows)
+    budget = f"{steps:,} steps" if steps else f"at most {minutes(plan.minutes or 0)}"
+    doing = f"training for {budget}" if done is None else "going on after step {:,} of {:,}"
+    size = f"{_count(rows, 'row')} x {_count(columns, 'column')}"
+    print(f"{doing.format(*done or ())}: {size}", file=stream or sys.stderr, flush=True)
+
+
+def minutes(number: float) -> str:
+    """Return a time budget as a person says it: ``4 minutes``, ``30 seconds``."""
+    return _count(number, "minute") if number >= 1 else _count(round(60 * number, 1), "second")
+
+
+def _count(number: float, noun: str) -> str:
+    """Return a number of things, as they are counted: ``1 row``, ``2,000 rows``."""
+    number = int(number) if number == int(number) else number
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe(at: Progress) -> str:
     """Return a line: step, rate, loss, held-out loss, time left."""
     steps = "?" if at.steps is None else str(at.steps)
     words = [f"step {at.step}/{steps}", f"{at.rate:.0f} steps/s", f"loss {at.loss:.4g}"]
     if not math.isnan(at.held_out):
-        words.append(f"held-out {at.held_out:.4g}")
+        spread = "" if math.isnan(at.stderr) else f" +- {at.stderr:.2g}"
+        words.append(f"held-out {at.held_out:.4g}{spread}")
     if not math.isnan(at.seconds_left):
         words.append(f"{at.seconds_left:.0f} s left")
     return ", ".join(words)

@@ -1,0 +1,224 @@
+"""A training that was stopped and resumed is the training that was not, bit for bit."""
+
+import itertools
+import json
+import shutil
+import signal
+import types
+
+import pytest
+
+import reversal as rv
+from reversal.training import Keeper, checkpoint, keeping
+from tests.training.runs import TINY, assert_same, model, names, table, untimed
+
+
+class CrashError(Exception):
+    """What stops a training in these tests."""
+
+
+@pytest.fixture
+def crash(monkeypatch):
+    """Let trainings crash after a number of steps, before or after these are saved."""
+    after_step = Keeper.after_step
+    at = set()
+
+    def crashing(self, step, snapshot):
+        if -step in at:
+            raise CrashError
+        after_step(self, step, snapshot)
+        if step in at:
+            raise CrashError
+
+    monkeypatch.setattr(Keeper, "after_step", crashing)
+    return at
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The training that nothing stops."""
+    return model().fit(table())
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, (1, 25, -50, 79)), (1e6, (1, -26, 80))])
+def test_a_training_that_crashed_goes_on_bit_for_bit(whole, tmp_path, crash, seconds, steps):
+    """At the first step, around a check and at the last one; what was not saved is done again.
+
+    With 0 seconds every step is saved, but for those with a minus; with many the first alone.
+    """
+    for step in steps:
+        crash.clear()
+        crash.add(step)
+        with pytest.raises(CrashError):
+            model().fit(table(), run=tmp_path, resume=True, checkpoint_seconds=seconds)
+        assert "checkpoint" in names(tmp_path)
+    crash.clear()
+    resumed = model().fit(table(), run=tmp_path, resume=True)
+    assert_same(whole, resumed)
+    assert_same(whole, rv.load(tmp_path))
+    assert names(tmp_path) == [
+        "README.md",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "space.yaml",
+    ]
+
+
+def test_keeping_a_training_does_not_change_it(whole, tmp_path):
+    assert_same(whole, model().fit(table(), run=tmp_path, checkpoint_seconds=0.0))
+
+
+def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch):
+    """Copies of a run with a time budget, taken on its way, end where it ends.
+
+    The clocks of the sittings run at different speeds.
+    """
+    run, copies = tmp_path / "run", []
+
+    def copy(check):
+        if keeping.is_unfinished(run) and len(copies) < 2:
+            copies.append(tmp_path / f"copy-{check.step}")
+            shutil.copytree(run, copies[-1])
+
+    def fit(folder, tick, seconds=60.0, callbacks=()):
+        clock = types.SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
+        monkeypatch.setattr(rv.training.loop, "time", clock)
+        how = {"resume": True, "checkpoint_seconds": seconds, "callbacks": callbacks}
+        return rv.Model(minutes=0.006, **TINY).fit(table(), run=folder, **how)
+
+    whole = fit(run, 1e-3, 0.0, [copy])
+    assert whole.trace_.ended != "the time was up"
+    assert len(copies) == 2
+    for folder, tick in zip(copies, (1e-3, 5e-4), strict=True):
+        assert_same(whole, fit(folder, tick))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops_and_gives_the_handler_back(whole, tmp_path, number):
+    before = signal.getsignal(number)
+    stop = [lambda check: signal.raise_signal(number)]
+    with pytest.raises(KeyboardInterrupt, match="stopped after 25 steps"):
+        model().fit(table(), run=tmp_path, callbacks=stop, checkpoint_seconds=1e6)
+    assert signal.getsignal(number) is before
+    state = json.loads((tmp_path / "checkpoint" / "state.json").read_text())
+    assert state["state"]["done"] == 25
+    assert_same(whole, model().fit(table(), run=tmp_path, resume=True))
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_does_not_wait(tmp_path):
+    def twice(check):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        model().fit(table(), run=tmp_path, callbacks=[twice])
+    assert not stopped.value.args
+    assert names(tmp_path) == ["checkpoint"]
+
+
+def test_a_training_that_has_ended_is_loaded_and_nothing_is_done(whole, tmp_path):
+    model().fit(table(), run=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = model().fit(table(), run=tmp_path, resume=True)
+    assert_same(whole, again)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_training_of_other_data_or_settings_is_refused(tmp_path, crash):
+    crash.add(30)
+    with pytest.raises(CrashError):
+        model().fit(table(), run=tmp_path)
+    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    changed = table()
+    changed.loc[3, "x"] += 1e-3
+    scaled = table().assign(x=2 * table()["x"])
+    for other in (changed, scaled, table().iloc[::-1], table().rename(columns={"x": "y"})):
+        with pytest.raises(rv.CheckpointError, match="got other rows or columns"):
+            model().fit(other, run=tmp_path, resume=True)
+    settings = {"steps": 81, "seed": 1, "dropout": 0.1, "hidden_features": 8, "learning_rate": 1e-3}
+    for name, value in settings.items():
+        said = f"got {name}={value} where it has {name}="
+        with pytest.raises(rv.CheckpointError, match=said):
+            model(**{name: value}).fit(table(), run=tmp_path, resume=True)
+    with pytest.raises(rv.CheckpointError, match="without an unfinished training"):
+        model().fit(table(), run=tmp_path)
+    assert kept == {path: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    (tmp_path / "ended").mkdir()
+    model(steps=2).fit(table(), run=tmp_path / "ended")
+    with pytest.raises(rv.CheckpointError, match="got steps=3 where it has steps=2"):
+        model(steps=3).fit(table(), run=tmp_path / "ended", resume=True)
+
+
+def test_an_older_model_can_be_read_until_the_new_one_is_whole(tmp_path, crash):
+    old = model(seed=5).fit(table(), run=tmp_path)
+    crash.add(70)
+    with pytest.raises(CrashError):
+        model().fit(table(), run=tmp_path, checkpoint_seconds=0.0)
+    assert_same(old, rv.load(tmp_path))
+    crash.clear()
+    new = model().fit(table(), run=tmp_path, resume=True)
+    assert_same(new, rv.load(tmp_path))
+
+
+def test_the_log_on_the_way_is_that_of_the_steps_done(whole, tmp_path, crash):
+    crash.add(60)
+    with pytest.raises(CrashError):
+        model().fit(table(), run=tmp_path)
+    text = (tmp_path / "checkpoint" / "log.jsonl").read_text()
+    checks = rv.training.logs.from_lines(text)
+    assert untimed(checks) == untimed(whole.trace_.checks[:2])
+
+
+def test_a_training_that_diverged_or_failed_at_once_leaves_nothing(tmp_path):
+    with pytest.raises(rv.DataError, match="Lower learning_rate"):
+        model(learning_rate=1e30).fit(table(), run=tmp_path / "run", checkpoint_seconds=0.0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_of_keeping_are_looked_at(tmp_path):
+    with pytest.raises(rv.DataError, match="a folder to resume from"):
+        model().fit(table(), resume=True)
+    for seconds in (-1, float("nan"), "60"):
+        with pytest.raises(rv.DataError, match="checkpoint_seconds >= 0"):
+            model().fit(table(), run=tmp_path, checkpoint_seconds=seconds)
+
+
+def test_a_disk_that_fills_up_costs_no_training_and_no_checkpoint(
+    whole, tmp_path, monkeypatch, capsys
+):
+    """The first checkpoint has to be written; a later one may fail, and the next is tried."""
+    real, calls = checkpoint.bundle.write, []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise rv.CheckpointError("Expected room, got none.")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(keeping.bundle, "write", full)
+    fails_at = 1
+    with pytest.raises(rv.CheckpointError, match="Expected room"):
+        model().fit(table(), run=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    calls.clear()
+    fails_at = 3
+    kept = model().fit(table(), run=tmp_path / "b", checkpoint_seconds=0.0)
+    assert "goes on without a new checkpoint: Expected room" in capsys.readouterr().err
+    assert_same(whole, kept)
+
+
+def test_no_state_is_kept_where_the_steps_are_not_known_yet(tmp_path):
+    budget = rv.Model(minutes=5.0, **TINY)
+    denoise = rv.training.fitting.Regression.__call__
+
+    def loss(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return denoise(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rv.training.fitting.Regression, "__call__", loss)
+        with pytest.raises(KeyboardInterrupt, match="stopped after 1 steps"):
+            budget.fit(table(), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
