@@ -85,6 +85,29 @@ def test_conditions_hold_in_every_library(library):
     assert (seen.job == "cook").all()
 
 
+def test_dates_orders_and_spikes_are_asked_for():
+    rng = np.random.default_rng(1)
+    levels = ["low", "middle", "high"]
+    data = pd.DataFrame(
+        {
+            "born": pd.Timestamp("1970-01-01")
+            + pd.to_timedelta(rng.integers(0, 3000, N), unit="D"),
+            "level": pd.Categorical(rng.choice(levels, N), levels, ordered=True),
+            "gain": np.where(rng.random(N) < 0.6, 0.0, np.exp(rng.normal(size=N))),
+        }
+    )
+    given = {
+        "born": rv.between("1972-03-01", "1972-03-31"),
+        "level": rv.between("middle", None),
+        "gain": rv.none_of(0),
+    }
+    drawn = rv.Model(steps=2, **TINY).fit(data).sample(40, given=given, steps=3)
+    assert drawn["born"].between("1972-03-01", "1972-03-31").all()
+    assert (drawn["level"] >= "middle").all()
+    assert (drawn["gain"] > 0).all()
+    assert (drawn.dtypes == data.dtypes).all()
+
+
 def test_gaps_are_written_beside_conditions_and_not_over_them(quick):
     given = {"weight": rv.between(0, 1)}
     drawn = quick.sample(400, given=given, steps=2, missing=True)

@@ -144,7 +144,7 @@ def test_an_older_run_is_replaced(folder, tmp_path):
         ("body_mass_g == 'heavy'", "body_mass_g"),
         ("body_mass_g == 1000000", "body_mass_g"),
         ("", "the name of a column"),
-        ("body_mass_g in 9000..10000", "a range with numbers from 2700 to 6300"),
+        ("body_mass_g in 9000..10000", "a range with values from 2700 to 6300"),
         ("body_mass_g in 5000..4000", "An empty range holds nothing"),
         ("body_mass_g in 4000..'heavy'", "two ends of one kind"),
         ("body_mass_g > 5000 and body_mass_g < 4000", "conditions that some value meets, got none"),
@@ -154,7 +154,7 @@ def test_an_older_run_is_replaced(folder, tmp_path):
         ("species > 'Adelie'", "an ordered column for a range, got category"),
         ("species in ()", "An empty set holds nothing"),
         ("sex is missing", "is not modelled"),
-        ("bill_length_mm in 99..", "a range with numbers from 32.1 to 59.6"),
+        ("bill_length_mm in 99..", "a range with values from 32.1 to 59.6"),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(folder, conditions, said):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.columns import Constant, Discrete
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -92,12 +92,12 @@ class NumericScale(ColumnScale):
         first, last = self._ends
         if low > high:
             cure = "No value of the column lies in it: look at its ends."
-            raise self.column.expected("a range with numbers", str(between), cure)
+            raise self.column.expected("a range with values", repr(str(between)), cure)
         if low > last or high < first:
-            least, most = self.column.bounds
+            least, most = map(self.column.shown, self.column.bounds)
             cure = "Nothing was learned beyond: choose a range that meets it."
-            what = f"a range with numbers from {least:.10g} to {most:.10g}"
-            raise self.column.expected(what, str(between), cure)
+            what = f"a range with values from {least} to {most}"
+            raise self.column.expected(what, repr(str(between)), cure)
         return self._stretched(low, high)
 
     def is_null(self, allowed: Intervals) -> bool:
@@ -196,7 +196,7 @@ class CodeScale(ColumnScale):
 
     @property
     def _is_ordered(self) -> bool:
-        return bool(getattr(self.column, "is_ordered", not isinstance(self.column, Category)))
+        return self.column.is_ordered
 
 
 @final
@@ -216,7 +216,7 @@ class ConstantScale(ColumnScale):
             below = high is None or (value < high if between.excludes_high else value <= high)
         except TypeError:
             cure = "Drop the condition."
-            raise self.column.expected(self.column.detail, str(between), cure) from None
+            raise self.column.expected(self.column.detail, repr(str(between)), cure) from None
         return Codes((above and below,))
 
     def is_null(self, allowed: Codes) -> bool:
@@ -227,7 +227,15 @@ class ConstantScale(ColumnScale):
 
 
 def scale_of(column: Column) -> ColumnScale:
-    """Return the scale of a column."""
+    """Return the scale of a column.
+
+    Raises:
+        DataError: if the column is not modelled.
+    """
     if isinstance(column, Numeric):
         return NumericScale(column)
-    return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore
+    if isinstance(column, Discrete):
+        return CodeScale(column)
+    if isinstance(column, Constant):
+        return ConstantScale(column)
+    raise column.expected("a column with a law", column.kind, "Ask for other columns.")
