@@ -4,6 +4,7 @@ Every error is one sentence on stderr and exit code 2, before any work starts, a
 """
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,22 @@ def test_ranges_and_sets_hold_in_every_row_and_their_probability_is_printed(fold
     assert table["body_mass_g"].between(4000, 5000).all()
     assert table["species"].isin(["Adelie", "Gentoo"]).all()
     assert (table["year"] < 2009).all()
+
+
+def test_values_without_support_are_refused_or_warned_of(folder, monkeypatch):
+    """The bounds are moved, for no run of a moment is sure that anything is impossible."""
+    where = "species == 'Gentoo' and island == 'Torgersen'"
+    out = folder / "unseen.csv"
+    asked = ("sample", folder / "run", "-n", 3, "--out", out, "--where", where)
+    with monkeypatch.context() as moved:
+        moved.setattr("reversal.answers.support.LEAST_LIFT", 1e9)
+        moved.setattr("reversal.answers.support.LEAST_PROB", 1.0)
+        assert "no support for an answer. Leave one of them out" in refused(*asked)
+        assert not out.exists()
+    monkeypatch.setattr(sys.modules["reversal.cli.sample"], "UNLIKE", 1e9)
+    done = call(*asked)
+    assert done.exit_code == 0
+    assert "the model saw few such rows, or none" in done.stderr
 
 
 def test_scores_are_one_per_row_and_their_mean_is_printed(folder):
