@@ -164,8 +164,8 @@ class Model:
             missing: whether gaps are written, in each column as often as they were seen.
             on_step: called with (step number, state) after every step, chunk by chunk where n is
                 large.
-            on_evidence: called with the probability of the conditions that are no equalities, and
-                with the effective sample size of the draws that meet them.
+            on_evidence: called with the probability of the conditions that are no equalities, the
+                effective sample size of the draws that meet them, and the lift of given codes.
 
         Values are known from the start: the law is p(the rest | values, conditions). Conditions are
         met in every row; see ``restrictions.sequential`` for what is exact.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from reversal.answers.support import lift
 from reversal.core import Denoiser, Sampler
 from reversal.data.source import Source
 from reversal.noise import Randomness
@@ -50,15 +52,16 @@ def sample(
     conditions = {} if given is None else given
     known: Given = {} if given is None else source.given(given, n)
     restrictions = () if given is None else source.restrictions(given)
+    evidence = Evidence(1.0, 0.0, 0, 0.0, 1.0 if given is None else lift(denoiser, source, given))
     generator = torch.Generator().manual_seed(seed)
     if restrictions:
         size = chunk_of(denoiser.process.space)
-        context, evidence = restricted(
+        context, found = restricted(
             denoiser, n, restrictions, known or None, generator, largest_call=size
         )
-        known = context.given
-        if on_evidence is not None:
-            on_evidence(evidence)
+        known, evidence = context.given, replace(found, lift=evidence.lift)
+    if on_evidence is not None and given is not None:
+        on_evidence(evidence)
     drawn = draw(denoiser, n, known, generator, steps, sampler, on_step)
     samples = source.decode(drawn, seed if missing else None, conditions)
     return samples if given is None else source.write_given(samples, given)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Category, Constant, Discrete, Identifier, Levels
+from reversal.data.columns import Constant, Discrete, Levels
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -92,12 +92,12 @@ class NumericScale(ColumnScale):
         first, last = self._ends
         if low > high:
             cure = "No value of the column lies in it: look at its ends."
-            raise self.column.expected("a range with numbers", str(between), cure)
+            raise self.column.expected("a range with values", repr(str(between)), cure)
         if low > last or high < first:
             least, most = map(self.column.shown, self.column.bounds)
             cure = "Nothing was learned beyond: choose a range that meets it."
-            what = f"a range with numbers from {least} to {most}"
-            raise self.column.expected(what, str(between), cure)
+            what = f"a range with values from {least} to {most}"
+            raise self.column.expected(what, repr(str(between)), cure)
         return self._stretched(low, high)
 
     def is_null(self, allowed: Intervals) -> bool:
@@ -196,7 +196,7 @@ class CodeScale(ColumnScale):
 
     @property
     def _is_ordered(self) -> bool:
-        return bool(getattr(self.column, "is_ordered", not isinstance(self.column, Category)))
+        return self.column.is_ordered
 
 
 @final
@@ -222,7 +222,7 @@ class LevelScale(ColumnScale):
         if not members.any():
             cure = "Nothing was learned beyond: choose a range that meets it."
             what = f"a range that holds {self.column.members}"
-            raise self.column.expected(what, str(between), cure)
+            raise self.column.expected(what, repr(str(between)), cure)
         return Codes(tuple(members.tolist()))
 
     def is_null(self, allowed: Codes) -> bool:
@@ -256,7 +256,7 @@ class ConstantScale(ColumnScale):
             below = high is None or (value < high if between.excludes_high else value <= high)
         except TypeError:
             cure = "Drop the condition."
-            raise self.column.expected(self.column.detail, str(between), cure) from None
+            raise self.column.expected(self.column.detail, repr(str(between)), cure) from None
         return Codes((above and below,))
 
     def is_null(self, allowed: Codes) -> bool:
@@ -266,36 +266,18 @@ class ConstantScale(ColumnScale):
         return array
 
 
-@final
-@dataclass(frozen=True)
-class UnlearnedScale(ColumnScale):
-    """An identifier, of which nothing can be asked: each question is refused as an equality is."""
-
-    column: Identifier
-
-    def point(self, value: Any) -> Codes:
-        return self._refused(value)
-
-    def span(self, between: Between) -> Codes:
-        return self._refused(str(between))
-
-    def is_null(self, allowed: Codes) -> bool:
-        return allowed.is_empty
-
-    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
-        return array
-
-    def _refused(self, value: Any) -> Codes:
-        self.column.parse(value)
-        return Codes((True,))
-
-
 def scale_of(column: Column) -> ColumnScale:
-    """Return the scale of a column."""
+    """Return the scale of a column.
+
+    Raises:
+        DataError: if the column is not modelled.
+    """
     if isinstance(column, Numeric):
         return NumericScale(column)
-    if isinstance(column, Identifier):
-        return UnlearnedScale(column)
     if isinstance(column, Levels):
         return LevelScale(column)
-    return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore
+    if isinstance(column, Discrete):
+        return CodeScale(column)
+    if isinstance(column, Constant):
+        return ConstantScale(column)
+    raise column.expected("a column with a law", column.kind, "Ask for other columns.")

@@ -66,6 +66,10 @@ class Source(ABC):
         """Return the other conditions: sites and the sets that they may lie in."""
 
     @abstractmethod
+    def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
+        """Return the equalities of finite sites as sets of one code, and the others as `given`."""
+
+    @abstractmethod
     def write_given(self, samples: Any, conditions: Any) -> Any:
         """Write conditions into samples, to the last bit of the caller's type."""
 
