@@ -186,7 +186,7 @@ def test_samples_depend_on_the_seed_alone(quick):
 def test_a_loaded_model_samples_the_same(quick, tmp_path):
     quick.save(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "README.md", "config.json", "log.jsonl", "model.safetensors"]  # fmt: skip
+        "README.md", "config.json", "log.jsonl", "model.safetensors", "space.yaml"]  # fmt: skip
     loaded = rv.load(tmp_path / "run")
     pd.testing.assert_frame_equal(loaded.sample(9, steps=5), quick.sample(9, steps=5))
     rows = mixed().head(20)
@@ -293,7 +293,8 @@ def test_any_process_trains_samples_and_survives_a_disk(tmp_path):
 
 def test_a_wide_column_does_not_widen_the_others():
     rng = np.random.default_rng(0)
-    data = pd.DataFrame({"w": [f"v{i}" for i in range(400)], "c": rng.choice(["p", "q"], 400)})
+    words = ["v0", *(f"v{i}" for i in range(400))]
+    data = pd.DataFrame({"w": words, "c": rng.choice(["p", "q"], 401)})
     model = rv.Model(steps=3, **TINY).fit(data)
     widths = {name: space.num_values for name, space in model.process_.space.parts.items()}
     assert widths == {"category": 2, "category_0": 400}

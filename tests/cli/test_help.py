@@ -19,6 +19,7 @@ COMMANDS = {
     "score": ["score"],
     "impute": ["impute"],
     "report": ["report"],
+    "schema": ["schema"],
     "demo": ["demo"],
 }
 

@@ -42,7 +42,7 @@ def test_a_save_that_was_killed_can_be_repeated(folder, names):
     done = fit(folder)
     assert done.exit_code == 0, done.output
     files = sorted(file.name for file in (folder / "run").iterdir())
-    assert files == ["README.md", "config.json", "log.jsonl", "model.safetensors"]
+    assert files == ["README.md", "config.json", "log.jsonl", "model.safetensors", "space.yaml"]
     checkpoint.read(folder / "run")
 
 
@@ -59,7 +59,7 @@ def test_the_end_of_training_is_told(folder):
 
 
 def test_an_interrupted_fit_saves_nothing_and_says_so(folder, monkeypatch):
-    def stopped(self, data, **how):
+    def stopped(self, *data, **how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Model, "fit", stopped)

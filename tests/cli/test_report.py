@@ -1,6 +1,5 @@
 """``reversal report``: a page where all is well, a sentence and exit code 2 where it is not."""
 
-import json
 
 import pytest
 from typer.testing import CliRunner
@@ -44,9 +43,6 @@ def folder(tmp_path_factory):
 
 
 def test_a_page_is_written_with_the_answers_and_the_command(folder):
-    lines = [{"step": k, "seconds": k, "loss": 3.0 / k, "held_out": 2.0} for k in (1, 2, 3)]
-    text = "\n".join(map(json.dumps, lines))
-    (folder / "run" / "log.jsonl").write_text(text, "utf-8")
     out = folder / "report.html"
     options = ("--holdout", folder / "test.csv", "--train", folder / "train.csv", "-n", 60)
     where = ("--where", "species == 'Gentoo'", "--where", "year == 2008 and sex == 'female'")
@@ -56,7 +52,7 @@ def test_a_page_is_written_with_the_answers_and_the_command(folder):
     assert "--where &#34;species == &#39;Gentoo&#39;&#34;" in page
     assert "Where year == 2008" in page
     assert "\u201cspecies\u201d" in page
-    assert "3 steps in 3 s" in page
+    assert "30 steps in " in page
     assert str(folder) not in page
 
 

@@ -19,7 +19,7 @@ from reversal.model import Model, load
 from reversal.training import Keeper
 
 PROGRAM = CliRunner()
-RUN_FILES = ["README.md", "config.json", "log.jsonl", "model.safetensors"]
+RUN_FILES = ["README.md", "config.json", "log.jsonl", "model.safetensors", "space.yaml"]
 
 
 def call(*arguments):
@@ -124,7 +124,7 @@ def test_a_run_that_has_ended_is_left_as_it_is(place, copy):
 @pytest.mark.parametrize(
     ("table", "more", "said"),
     [
-        ("other.csv", (), "got other rows or columns"),
+        ("other.csv", (), "got other rows, columns or kinds"),
         ("table.csv", ("--minutes", 5), "got minutes=5.0 where it has minutes=0.0"),
         ("table.csv", ("--seed", 4), "got seed=4 where it has seed="),
     ],
@@ -155,7 +155,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty])
-@pytest.mark.parametrize("name", ["config.json", "log.jsonl", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "log.jsonl", "model.safetensors", "space.yaml"])
 def test_a_damaged_run_is_refused_by_every_command(place, copy, name, damage):
     damage(copy / "run" / name)
     out = copy / "out.csv"

@@ -9,6 +9,7 @@ from reversal.cli.fit import fit
 from reversal.cli.impute import impute
 from reversal.cli.report import report
 from reversal.cli.sample import sample
+from reversal.cli.schema import schema
 from reversal.cli.score import score
 
 __all__ = ["app", "main"]
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
-for command in (fit, sample, score, impute, report, demo):
+for command in (schema, fit, sample, score, impute, report, demo):
     app.command()(command)
 
 

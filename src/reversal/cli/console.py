@@ -116,16 +116,19 @@ def _stay(step: int, x_t: object) -> None:
     """Show nothing."""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, its first column as wide as the terminal allows."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], folded: Sequence[int] = (0,)
+) -> None:
+    """Print a table on stdout; the columns in ``folded`` are as wide as the terminal allows."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, header_style="bold")
     for number, head in enumerate(heads):
-        drawn.add_column(head, no_wrap=bool(number), overflow="fold")
+        drawn.add_column(head, no_wrap=number not in folded, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     screen().print(drawn, markup=False)
 
 

@@ -1,9 +1,10 @@
-"""``reversal fit``: a table in, a run out."""
+"""``reversal fit``: a table or pictures in, a run out."""
 
 from __future__ import annotations
 
 import shlex
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,13 @@ import typer
 
 from reversal.cli import preflight
 from reversal.cli.console import in_a_sentence, is_first, say, stage, warn
+from reversal.cli.options import Space
 
 Table = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The table to learn from: .csv or .parquet.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The table to learn from, .csv or .parquet; or a folder of .png files."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]
 Minutes = Annotated[
@@ -70,12 +75,13 @@ def fit(
     out: Out,
     minutes: Minutes = None,
     seed: Seed = None,
+    space: Space = None,
     resume: Resume = False,
     checkpoint: Seconds = 60.0,
     shard: Shard = False,
     tensorboard: Board = False,
 ) -> None:
-    """Learn the law of a table: numbers, categories, gaps and all.
+    """Learn the law of a table, numbers, categories, gaps and all, or of a folder of pictures.
 
     Ctrl-C saves before it stops; `--resume` goes on. In several processes: torchrun
     --nproc-per-node 2 -m reversal fit ...
@@ -86,22 +92,22 @@ def fit(
     from reversal.model import Model
     from reversal.training import TensorBoard, keeping
 
-    given: dict[str, Any] = {
-        k: value for k, value in (("minutes", minutes), ("seed", seed)) if value is not None
-    }
     kept = keeping.identity_of(out) if resume else {}
-    settings = {name: kept[name] for name in ("minutes", "seed") if name in kept} | given
+    settings: dict[str, Any] = {name: kept[name] for name in ("minutes", "seed") if name in kept}
+    settings |= {} if minutes is None else {"minutes": minutes}
+    settings |= {} if seed is None else {"seed": seed}
     has_ended = resume and keeping.has_ended(out)
     is_watched = tensorboard and not has_ended and is_first()
-    callbacks = [TensorBoard(out / "tensorboard")] if is_watched else []
-    how: dict[str, Any] = {"resume": resume, "checkpoint_seconds": checkpoint}
-    how |= {"callbacks": callbacks, "shard": shard}
+    how: dict[str, Any] = {"run": out, "resume": resume, "checkpoint_seconds": checkpoint}
+    how |= {"callbacks": [TensorBoard(out / "tensorboard")] if is_watched else [], "shard": shard}
+    frame, known = _opened(file, space)
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(**settings).fit(file, run=out, **how)
+            model = Model(**settings).fit(frame, known, name=file.name, **how)
     except KeyboardInterrupt as error:
         _, number = (*error.args, None, None)[:2]
-        warn(_stopped(file, out) if keeping.is_unfinished(out) else "stopped; nothing was saved")
+        is_saved = keeping.is_unfinished(out)
+        warn(_stopped(file, out, space) if is_saved else "stopped; nothing was saved")
         raise typer.Exit(128 + (number or signal.SIGINT)) from error
     if has_ended:
         say("  nothing was done: this training had ended")
@@ -109,6 +115,22 @@ def fit(
     say(f"  saved in {out}")
 
 
-def _stopped(file: Path, out: Path) -> str:
-    words = shlex.join(["reversal", "fit", str(file), "--out", str(out), "--resume"])
+def _opened(file: Path, space: Path | None) -> tuple[Any, Any]:
+    """Return what a file holds and what its columns are, and show that."""
+    from reversal.cli.schema import show
+    from reversal.data import Schema, TableCodec, frames
+
+    declared = None if space is None else Schema.read(space)
+    frame = frames.read(file)
+    if isinstance(frame, Mapping):
+        say(f"  {frame}")
+        return frame, declared
+    known = TableCodec.infer(frame, declared)
+    show(known)
+    return frame, known
+
+
+def _stopped(file: Path, out: Path, space: Path | None) -> str:
+    more = [] if space is None else ["--space", str(space)]
+    words = shlex.join(["reversal", "fit", str(file), "--out", str(out), *more, "--resume"])
     return f"stopped; the training is saved, go on with: {words}"

@@ -17,3 +17,11 @@ Seed = Annotated[
 OutTable = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="The table to write: .csv or .parquet.")
 ]
+Space = Annotated[
+    Path | None,
+    typer.Option(
+        "--space",
+        metavar="YAML",
+        help="What the columns are, as `reversal schema` writes it; inferred by default.",
+    ),
+]

@@ -25,6 +25,15 @@ def table_to_write(path: Path) -> Path:
             f"Expected a file to write that ends in {' or '.join(WRITERS)}, got {path.name!r}. "
             "Choose such an extension."
         )
+    return file_to_write(path)
+
+
+def file_to_write(path: Path) -> Path:
+    """Return a path to which a file can be written.
+
+    Raises:
+        DataError: if it is a folder, or its folder cannot be written to.
+    """
     if path.is_dir():
         raise DataError(
             f"Expected a file to write, got the folder {str(path)!r}. Name a file in it."
@@ -99,6 +108,45 @@ def folder_to_write(path: Path) -> Path:
     return path
 
 
+def sample_to_write(path: Path) -> Path:
+    """Return a path to which samples can be written: a table, or a folder for pictures.
+
+    Raises:
+        DataError: if it is neither, holds files already, or cannot be written to.
+    """
+    if path.suffix.lower() in WRITERS or (path.suffix and not path.is_dir()):
+        return table_to_write(path)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"Expected a folder, got the file {str(path)!r}. Choose another name.")
+    if path.is_dir() and any(path.iterdir()):
+        raise DataError(
+            f"Expected a new folder for pictures, got {str(path)!r}, which holds files. Choose "
+            "another name; a table ends in .csv or .parquet."
+        )
+    return _in_writable_folder(path)
+
+
+def run_for(run: Path, out: Path) -> Model:
+    """Return the model of a run whose samples a file or a folder can hold.
+
+    Raises:
+        CheckpointError: if there is no run, or it is damaged.
+        DataError: if a table was to go to a folder, pictures to a file, or arrays anywhere.
+    """
+    from reversal.data.states import StateSource
+    from reversal.model import load
+
+    if out.suffix.lower() in WRITERS:
+        return table_run(run)
+    model = load(run)
+    if not (isinstance(model.source_, StateSource) and model.source_.is_pictures):
+        raise DataError(
+            f"Expected a run of pictures for the folder {str(out)!r}, got another in {str(run)!r}. "
+            "Write a table to a file that ends in .csv or .parquet."
+        )
+    return model
+
+
 def table_run(run: Path) -> Model:
     """Return the model of a run that was fitted to a table.
 
@@ -113,7 +161,7 @@ def table_run(run: Path) -> Model:
     if not isinstance(model.source_, TableSource):
         raise DataError(
             f"Expected a run that was fitted to a table, got one of arrays in {str(run)!r}. "
-            "Sample it in Python: `reversal.load(folder).sample(n)`."
+            "Sample pictures into a folder, other arrays in Python: `reversal.load(run).sample(n)`."
         )
     return model
 

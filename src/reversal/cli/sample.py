@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reversal.cli import preflight, where
 from reversal.cli.console import count, in_a_sentence, say, stage, warn
-from reversal.cli.options import OutTable, Run, Seed
+from reversal.cli.options import Run, Seed
 
 if TYPE_CHECKING:
     from reversal.restrictions import Evidence
@@ -17,6 +18,14 @@ STEPS = 100
 RARE = 1e-4
 FEW = 0.5
 
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="The table to write, .csv or .parquet; of pictures, the folder.",
+    ),
+]
 Count = Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many rows to draw.")]
 Where = Annotated[
     str | None,
@@ -30,19 +39,19 @@ Where = Annotated[
 
 
 @in_a_sentence
-def sample(run: Run, n: Count, out: OutTable, where_: Where = None, seed: Seed = 0) -> None:
+def sample(run: Run, n: Count, out: Out, where_: Where = None, seed: Seed = 0) -> None:
     """Draw new rows, or rows of which something is known.
 
     Conditions are joined by `and`: == != < <= > >=, `in low..high`, `in ('a', 'b')`, `not in`.
 
     Example: reversal sample run -n 100 --out new.csv --where "species == 'Adelie' and year < 2009"
     """
-    preflight.table_to_write(out)
+    preflight.sample_to_write(out)
     given = where.given(where_)
     from reversal.answers.drawing import CHUNK
     from reversal.data import frames
 
-    model = preflight.table_run(run)
+    model = preflight.run_for(run, out)
     total = STEPS * -(-n // CHUNK)
     found: list[Evidence] = []
     with stage(f"sampled {count(n, 'row')} into {out}", "sampling", total) as on_step:

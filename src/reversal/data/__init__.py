@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reversal.data.frames import read, write
     from reversal.data.image import ImageCodec, grid, write_png
+    from reversal.data.schema import Schema, write_schema
     from reversal.data.table import TableCodec
 
-__all__ = ["TableCodec", "ImageCodec", "read", "write", "grid", "write_png"]
+__all__ = [
+    "TableCodec",
+    "Schema",
+    "ImageCodec",
+    "read",
+    "write",
+    "write_schema",
+    "grid",
+    "write_png",
+]
 
 _HOMES = {
     "TableCodec": "table",
+    "Schema": "schema",
+    "write_schema": "schema",
     "ImageCodec": "image",
     "grid": "image",
     "write_png": "image",

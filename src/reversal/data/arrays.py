@@ -54,6 +54,38 @@ def present(array: pa.Array) -> np.ndarray:
     return plain(array).drop_null().to_numpy(zero_copy_only=False)
 
 
+def numbers_of(name: str, array: pa.Array, kind: str) -> pa.Array:
+    """Return an array of numbers without dictionary; text that is a number is read as one.
+
+    Raises:
+        DataError: if an entry is no number.
+    """
+    entries = plain(array)
+    if is_number(entries.type):
+        return entries
+    wanted = f"Column {name!r}: expected numbers ({kind}), got"
+    if not is_text(entries.type):
+        raise DataError(f"{wanted} {array.type}. Convert it to numbers, or fit again.")
+    for to in (pa.int64(), pa.float64()):
+        try:
+            return flat(entries.cast(to))
+        except pa.ArrowException:
+            continue
+    row = next(k for k, text in enumerate(entries.to_pylist()) if not _is_number(text))
+    raise DataError(
+        f"{wanted} {entries[row].as_py()!r} in row {row} (counting from 0). "
+        "Mend it, convert the column to numbers, or fit again."
+    )
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        pa.array([text]).cast(pa.float64())
+    except pa.ArrowException:
+        return False
+    return True
+
+
 def finite(name: str, array: pa.Array) -> pa.Array:
     """Return a numeric array without dictionary, after a look at its size.
 

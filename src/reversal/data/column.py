@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
+from reversal.data.declared import Declared
 from reversal.errors import DataError
 
 
@@ -23,18 +24,26 @@ class Column(ABC):
 
     @staticmethod
     @abstractmethod
-    def accepts(array: pa.Array) -> bool:
-        """Whether an array is of this type; the types are asked in the order of `LEAVES`."""
+    def accepts(name: str, array: pa.Array) -> bool:
+        """Whether an array is taken for this type; they are asked in the order of `LEAVES`."""
 
     @classmethod
     @abstractmethod
-    def infer(cls, name: str, array: pa.Array) -> Self:
-        """Return the column that an array shows; the array is one that is accepted."""
+    def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
+        """Return the column that an array shows, or what a caller declared of it.
+
+        Raises:
+            DataError: if the array is not of this type, or not as was declared.
+        """
 
     @classmethod
     @abstractmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Return the column that `to_config` described, its kind left out."""
+
+    @abstractmethod
+    def declare(self) -> dict[str, Any]:
+        """Return what a caller may change of this column, as plain YAML types."""
 
     @abstractmethod
     def encode(self, array: pa.Array) -> np.ndarray:
@@ -67,5 +76,15 @@ class Column(ABC):
 
     def expected(self, what: str, got: Any, cure: str) -> DataError:
         """Return the error that an entry or a value is not of this column's type."""
-        stop = ";" if cure[:1].islower() else "."
-        return DataError(f"Column {self.name!r}: expected {what}, got {got}{stop} {cure}")
+        return expected(self.name, what, got, cure)
+
+
+def expected(name: str, what: str, got: Any, cure: str) -> DataError:
+    """Return the error that an entry or a value is not what a column holds."""
+    stop = ";" if cure[:1].islower() else "."
+    return DataError(f"Column {name!r}: expected {what}, got {got}{stop} {cure}")
+
+
+def in_row(value: Any, row: int) -> str:
+    """Return an entry and its place as a message names it."""
+    return f"{value!r} in row {row} (counting from 0)"

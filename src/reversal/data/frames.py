@@ -1,4 +1,4 @@
-"""Tables in files, and what is said when one is not as it should be.
+"""Tables in files, pictures in folders, and what is said when one is not as it should be.
 
 A CSV file is read as a pandas frame, a Parquet file as what wrote it (pandas or Arrow); either is
 written whole or not at all. Nothing heavy is imported before a file is touched.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ def near(word: str, options: Iterable[str]) -> str:
 def read(path: str | os.PathLike[str]) -> Any:
     """Read a table: a pandas frame from ``.csv``, pandas or Arrow from ``.parquet``.
 
+    A folder of PNG files is read as `Pictures`.
+
     Empty cells and the usual words for them (``NA``, ``NaN``, ``null``) are missing. A Parquet
     file that pandas wrote comes back as a pandas frame with its index, another as an Arrow table.
 
@@ -41,6 +43,10 @@ def read(path: str | os.PathLike[str]) -> Any:
             none of these.
     """
     path = Path(path)
+    if path.is_dir():
+        from reversal.data.pictures import read_pictures
+
+        return read_pictures(path)
     reader = _format(path, READERS, "read")
     if not path.is_file():
         raise DataError(f"Expected a file, found none at {str(path)!r}: {_neighbors(path)}")
@@ -56,14 +62,19 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 
 def write(frame: Any, path: str | os.PathLike[str]) -> None:
-    """Write a frame to ``.csv`` or ``.parquet``, whole or not at all.
+    """Write a frame to ``.csv`` or ``.parquet``, or pictures to a folder, whole or not at all.
 
-    A CSV file has no index; a Parquet file keeps that of a pandas frame.
+    A CSV file has no index; a Parquet file keeps that of a pandas frame. A CSV file has no
+    durations either: they are whole numbers of their unit in it.
 
     Raises:
         DataError: if the extension is neither, or the folder cannot be written to.
     """
     path = Path(path)
+    if isinstance(frame, Mapping):
+        from reversal.data.pictures import FACTOR, write_pictures
+
+        return write_pictures(frame[FACTOR], path)
     writer = _format(path, WRITERS, "write")
     with replacing(path) as file:
         writer(frame, file)
@@ -215,7 +226,26 @@ def _write_csv(frame: Any, file: IO[bytes]) -> None:
 
     from reversal.data.forms import to_table
 
-    csv.write_csv(to_table(frame), file)
+    table = to_table(frame)
+    arrays = [_in_seconds(column) for column in table.itercolumns()]
+    csv.write_csv(table.from_arrays(arrays, names=table.column_names), file)
+
+
+def _in_seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in whole seconds where they are, as a CSV file that was read had them."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_time(kind):
+        short = pa.time32("s")
+    elif pa.types.is_timestamp(kind):
+        short = pa.timestamp("s", kind.tz)
+    else:
+        return column
+    try:
+        return column.cast(short)
+    except pa.ArrowException:
+        return column
 
 
 def _write_parquet(frame: Any, file: IO[bytes]) -> None:

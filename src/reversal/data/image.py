@@ -166,10 +166,21 @@ def grid(
 def write_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write a uint8 picture ``(H, W)`` or ``(H, W, C)``, C from 1 to 4, as a PNG file.
 
+    Raises:
+        DataError: if the array is none, or the folder cannot be written to.
+    """
+    content = png(array)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def png(array: np.ndarray) -> bytes:
+    """Return a uint8 picture ``(H, W)`` or ``(H, W, C)``, C from 1 to 4, as a PNG file holds it.
+
     Source: Portable Network Graphics, ISO/IEC 15948 (2004), sections 5 and 9.
 
     Raises:
-        DataError: if the array is none, or the folder cannot be written to.
+        DataError: if the array is none.
     """
     array = np.asarray(array)
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -181,11 +192,8 @@ def write_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
     height, width = array.shape[:2]
     lines = np.pad(array.reshape(height, width * channels), [(0, 0), (1, 0)])  # filter 0 each
     header = struct.pack(">IIBBBBB", width, height, 8, COLOR_TYPES[channels], 0, 0, 0)
-    with replacing(path) as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        file.write(_chunk(b"IHDR", header))
-        file.write(_chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)))
-        file.write(_chunk(b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, content) for name, content in chunks)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

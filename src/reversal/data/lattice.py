@@ -9,7 +9,7 @@ and what comes back from a position is exact to the last digit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -40,6 +40,13 @@ class Lattice:
         low = int(distinct[0])
         return cls(low, step, (int(distinct[-1]) - low) // step, decimals)
 
+    def widened(self, least: float | None, greatest: float | None) -> Lattice:
+        """Return this lattice, gone on to the last members within a wider range."""
+        scale, top = 10**self.decimals, self.low + self.step * self.last
+        below = 0 if least is None else max(0, (self.low - _units(least, scale)) // self.step)
+        above = 0 if greatest is None else max(0, (_units(greatest, scale) - top) // self.step)
+        return replace(self, low=self.low - self.step * below, last=self.last + below + above)
+
     @property
     def unit(self) -> float:
         """The distance of neighbors."""
@@ -62,6 +69,10 @@ class Lattice:
         signed = self.low + self.step * self.last < 2**63
         units = units.astype(np.int64) if signed else units
         return units / 10.0**self.decimals if self.decimals else units
+
+
+def _units(number: float, scale: int) -> int:
+    return number * scale if isinstance(number, int) else round(number * scale)
 
 
 def digits(numbers: np.ndarray) -> tuple[np.ndarray, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from reversal.core import Capability, Path
+from reversal.data.pictures import FACTOR, Pictures
 from reversal.data.rows import TableSource
+from reversal.data.schema import Schema
 from reversal.data.source import Source
 from reversal.data.states import StateSource
 from reversal.data.table import TableCodec
@@ -25,17 +28,23 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
     """Return the source that data show, and a process on the product of its factors.
 
     Args:
-        data: a frame; or a dict of arrays, or one array, with a space or process.
-        space_or_process: a space gets its default process.
+        data: a frame, a record array or pictures; or a dict of arrays, or one array, with a space
+            or process.
+        space_or_process: a space gets its default process; of a table also a `Schema`, or the path
+            of its file, or a codec.
 
     Raises:
         DataError: if the data are no frame, or arrays without a space, or too few.
         SpaceError: if they do not fit the space.
     """
-    if isinstance(data, Mapping | Tensor | np.ndarray):
+    is_records = isinstance(data, np.ndarray) and data.dtype.names is not None
+    if isinstance(data, Pictures) and space_or_process is None:
+        space_or_process = Product({FACTOR: Euclidean(*data.images.shape[1:])})
+    if isinstance(data, Mapping | Tensor | np.ndarray) and not is_records:
         return _arrays(data, space_or_process)
-    source = TableSource(TableCodec.infer(data))
-    if space_or_process is None:
+    codec, rest = _codec(data, space_or_process)
+    source = TableSource(codec)
+    if rest is None:
         return source, default_process(source.space)
     process = _on_product(default_process(space_or_process))
     if _shown(process.space) != _shown(source.space):
@@ -69,12 +78,28 @@ def default_process(given: Any) -> Any:
     )
 
 
+def _codec(data: Any, given: Any) -> tuple[TableCodec, Any]:
+    """Return the codec of a frame, declared or inferred, and a space or process that was given."""
+    if isinstance(given, TableCodec):
+        return given, None
+    if isinstance(given, str | os.PathLike):
+        given = Schema.read(given)
+    if isinstance(given, Schema):
+        return TableCodec.infer(data, given), None
+    return TableCodec.infer(data), given
+
+
 def _arrays(data: Any, given: Any) -> tuple[Source, Any]:
     if given is None:
         raise DataError(
             f"Expected a space for {type(data).__name__}, got none. Say where the arrays live, "
             f"`fit(data, Product(image=Euclidean(1, 8, 8), label=Categorical(10)))`, or make a "
             f"frame of them."
+        )
+    if isinstance(given, Schema | TableCodec | str | os.PathLike):
+        raise SpaceError(
+            f"Expected a space for arrays, got {given!r}, which declares columns. Say where the "
+            f"arrays live, `Product(image=Euclidean(1, 8, 8), label=Categorical(10))`."
         )
     process = default_process(given)
     is_plain = not isinstance(process.parts, Mapping)

@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 
 from reversal.data.arrays import flat
-from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.columns import Constant, Discrete
 from reversal.data.conditions import Condition, Equal, condition_of
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
-from reversal.data.numeric import Numeric
-from reversal.data.quantiles import QuantileMap
-from reversal.data.scales import ColumnScale, scale_of
+from reversal.data.scales import ColumnScale, NumericScale, scale_of
 from reversal.data.source import Encoded, Source, State, Target, by_name
 from reversal.data.table import TableCodec
 from reversal.errors import DataError
-from reversal.restrictions import InCodes, InIntervals, Restriction, Site
+from reversal.restrictions import InCodes, InIntervals, Restriction, Site, is_sure
 from reversal.spaces import Categorical, Euclidean, Product
 
 WIDE = 256
@@ -78,11 +76,8 @@ class TableSource(Source):
 
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
         found = self._restricted(conditions).items()
-        return tuple(
-            self._restriction(scale.column, allowed)
-            for scale, allowed in found
-            if not (allowed.is_everything or isinstance(scale.column, Constant))
-        )
+        asked = (self._restriction(scale, allowed) for scale, allowed in found)
+        return tuple(each for each in asked if each is not None)
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         table = to_table(samples)
@@ -95,18 +90,14 @@ class TableSource(Source):
         return _overlay(samples, own)
 
     def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
-        import narwhals as nw
-
         own = _columns(to_table(data))
         label = "draw"
         while label in own:
             label += "_"
-        frames = []
-        for draw, state in enumerate(states):
-            filled = _overlay(self.codec.decode(self._join(state), like=data), own)
-            frame = nw.from_native(filled, eager_only=True)
-            frames.append(frame.select(nw.lit(draw, nw.Int64).alias(label), nw.all()))
-        return nw.to_native(nw.concat(frames))
+        filled = [
+            _overlay(self.codec.decode(self._join(state), like=data), own) for state in states
+        ]
+        return form_class(data).stacked(filled, label)
 
     def target(self, name: str) -> Target:
         column = self._discrete(name)
@@ -117,16 +108,8 @@ class TableSource(Source):
         raise KeyError(name)
 
     def probabilities(self, name: str, values: np.ndarray, data: Any) -> Any:
-        import narwhals as nw
-
-        column = self._discrete(name)
-        labels = column.categories if isinstance(column, Category) else (False, True)
-        native = nw.from_native(data, eager_only=True)
-        series = {str(k): values[:, j] for j, k in enumerate(labels)}
-        frame = nw.to_native(nw.from_dict(series, backend=native.implementation))
-        if native.implementation is nw.Implementation.PANDAS:
-            frame.index = data.index
-        return frame
+        columns = {str(k): values[:, j] for j, k in enumerate(self._discrete(name).labels)}
+        return form_class(data).of_columns(columns, data)
 
     def without(self, data: Any, name: str) -> Any:
         """Return rows as an Arrow table in which one column is missing everywhere."""
@@ -147,10 +130,10 @@ class TableSource(Source):
     @property
     def measure(self) -> dict[str, str]:
         counted = {c.name: "counting" for c in self.codec.category}
-        real = {
-            c.name: "counting" if c.lattice is not None else "Lebesgue" for c in self.codec.numeric
-        }
-        return real | counted
+        return {c.name: c.measure for c in self.codec.numeric} | counted
+
+    def space_yaml(self) -> str:
+        return self.codec.space_yaml()
 
     def to_config(self) -> dict[str, Any]:
         return {"type": "table", "codec": self.codec.to_config()}
@@ -169,19 +152,15 @@ class TableSource(Source):
         }
         return {scale: scale.resolve(condition) for scale, condition in scales.items()}
 
-    def _restriction(self, column: Any, allowed: Any) -> Restriction:
-        """Return a set of a column's values as a restriction of its site."""
-        if isinstance(column, Numeric):
-            quantiles = QuantileMap.pack([(column.knots, column.normals)])
-
-            def forward(positions: np.ndarray) -> np.ndarray:
-                flat_ = torch.from_numpy(positions).reshape(-1, 1)
-                return quantiles.forward(flat_).numpy().reshape(positions.shape)
-
-            ends = allowed.widened(column.width / 2).mapped(forward).ends
-            site = Site("numeric", (self.codec.numeric.index(column),))
-            return InIntervals(site, torch.tensor(ends, dtype=torch.float64))
-        target = self.target(column.name)
+    def _restriction(self, scale: ColumnScale, allowed: Any) -> Restriction | None:
+        """Return a set of a column's values as a restriction of its site; None if it is none."""
+        if allowed.is_everything or isinstance(scale.column, Constant):
+            return None
+        if isinstance(scale, NumericScale):
+            site = Site("numeric", (self.codec.numeric.index(scale.column),))
+            ends = torch.tensor(scale.latent(allowed).ends, dtype=torch.float64)
+            return None if is_sure(ends) else InIntervals(site, ends)
+        target = self.target(scale.column.name)
         return InCodes(Site(target.factor, target.place), torch.tensor(allowed.members))
 
     def _discrete(self, name: str) -> Discrete:

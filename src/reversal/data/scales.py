@@ -10,12 +10,14 @@ from typing import Any, final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from reversal.data.column import Column
 from reversal.data.columns import Category, Constant, Discrete
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
-from reversal.restrictions.allowed import Codes, Intervals
+from reversal.data.quantiles import QuantileMap
+from reversal.restrictions.allowed import Codes, Intervals, neighbor
 
 ROUNDING = 1e-6
 """How far from a member of a lattice a number may be and still be meant as that member."""
@@ -38,6 +40,10 @@ class ColumnScale(ABC):
     def within(self, allowed: Any, array: pa.Array) -> pa.Array:
         """Return entries moved into a set; those that lie in it stay as they are."""
 
+    @abstractmethod
+    def is_null(self, allowed: Any) -> bool:
+        """Whether a set has probability zero whatever the law is."""
+
     def resolve(self, condition: Condition) -> Any:
         """Return the set of values for which a condition holds.
 
@@ -48,7 +54,7 @@ class ColumnScale(ABC):
         if allowed.is_empty:
             cure = "Look at the bounds and at what excludes what."
             raise self.column.expected("conditions that some value meets", "none that does", cure)
-        if allowed.is_null:
+        if self.is_null(allowed):
             cure = "Ask for a range, `rv.between(low, high)`, or for one value."
             raise self.column.expected(
                 "a range of real numbers", "single numbers, of probability zero", cure
@@ -91,6 +97,29 @@ class NumericScale(ColumnScale):
             raise self.column.expected(what, str(between), cure)
         return self._stretched(low, high)
 
+    def is_null(self, allowed: Intervals) -> bool:
+        return not self.step and not any(
+            low < high or low in self.spikes for low, high in allowed.ends
+        )
+
+    @property
+    def spikes(self) -> tuple[float, ...]:
+        """The numbers off a lattice that have a positive probability."""
+        return self.column.spikes
+
+    def latent(self, allowed: Intervals) -> Intervals:
+        """Return the image of a set among normal quantiles, in which it has a law close to N(0, 1).
+
+        A number on a lattice is its cell. A spike is an interval there: it is taken as a whole.
+        """
+        quantiles = QuantileMap.pack([(self.column.knots, self.column.normals)])
+
+        def outward(positions: np.ndarray) -> np.ndarray:
+            least, greatest = quantiles.ends(torch.from_numpy(positions).reshape(-1, 1))
+            return torch.stack([least[::2, 0], greatest[1::2, 0]], 1).numpy()
+
+        return allowed.widened(self.column.width / 2).mapped(outward)
+
     def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
         known = array.is_valid().to_numpy(zero_copy_only=False)
         positions = np.where(known, self.column.encode(array), 0.0)
@@ -121,12 +150,7 @@ class NumericScale(ColumnScale):
             return at
         if self.step:
             return math.floor(at + ROUNDING) + 1 if is_excluded else math.ceil(at - ROUNDING)
-        if is_excluded:
-            beside = np.float32(at)
-            while float(beside) <= at:
-                beside = np.nextafter(beside, np.float32(math.inf))
-            return float(beside)
-        return at
+        return neighbor(at) if is_excluded else at
 
     def _stretched(self, low: float, high: float) -> Intervals:
         """Let an interval that reaches an end of what was seen go on: draws are clamped there."""
@@ -158,6 +182,9 @@ class CodeScale(ColumnScale):
             high = self._code(between.high) - between.excludes_high
         return Codes(tuple(low <= code <= high for code in range(self.column.cardinality)))
 
+    def is_null(self, allowed: Codes) -> bool:
+        return allowed.is_empty
+
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array
 
@@ -188,6 +215,9 @@ class ConstantScale(ColumnScale):
             cure = "Drop the condition."
             raise self.column.expected(self.column.detail, str(between), cure) from None
         return Codes((above and below,))
+
+    def is_null(self, allowed: Codes) -> bool:
+        return allowed.is_empty
 
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array

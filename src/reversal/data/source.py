@@ -92,6 +92,10 @@ class Source(ABC):
         """The reference measure of each column or factor."""
 
     @abstractmethod
+    def space_yaml(self) -> str:
+        """Return what is modelled, as text that a person reads: YAML."""
+
+    @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types."""
 

@@ -21,7 +21,9 @@ from torch import Tensor
 from reversal.data.arrays import LARGEST
 from reversal.data.conditions import Condition
 from reversal.data.frames import near
+from reversal.data.pictures import FACTOR
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
+from reversal.data.space_text import space_text
 from reversal.errors import DataError, listed
 from reversal.restrictions import Restriction
 from reversal.spaces import Categorical, Euclidean, Product
@@ -102,6 +104,14 @@ class StateSource(Source):
     def space(self) -> Product:
         """The product that was given."""
         return self.product
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether the one factor is an image of 8-bit numbers, which a PNG file holds."""
+        shapes = {name: part.event_shape for name, part in self.product.parts.items()}
+        shape = shapes.get(FACTOR, ())
+        is_image = len(shape) == 3 and shape[0] <= 4
+        return len(shapes) == 1 and is_image and self.forms[FACTOR].dtype == "uint8"
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
@@ -198,6 +208,9 @@ class StateSource(Source):
     def measure(self) -> dict[str, str]:
         names = {Euclidean: "Lebesgue", Categorical: "counting"}
         return {k: names.get(type(p), "uniform probability") for k, p in self._parts.items()}
+
+    def space_yaml(self) -> str:
+        return space_text(self.product)
 
     def to_config(self) -> dict[str, Any]:
         forms = {name: form.to_config() for name, form in self.forms.items()}

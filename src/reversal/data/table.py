@@ -11,7 +11,7 @@ and is rounded back: ``decode(encode(frame)) = frame`` wherever float32 tells th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, final
@@ -27,9 +27,12 @@ from reversal.data.forms import Form, form_class, form_from_config, to_table
 from reversal.data.frames import near
 from reversal.data.numeric import Numeric, Real
 from reversal.data.quantiles import QuantileMap
+from reversal.data.schema import Schema, schema_text
 from reversal.errors import DataError, listed
 
-VERSION = 1
+VERSION = 2
+READS = (1, 2)
+BLOCK = 2**19  # numbers that are mapped at once
 
 State = dict[str, Tensor]
 
@@ -53,26 +56,37 @@ class TableCodec:
 
     columns: tuple[Column, ...]
     form: Form
+    dropped: tuple[str, ...] = ()
 
     @classmethod
-    def infer(cls, frame: Any) -> TableCodec:
-        """Return the codec that a frame shows: pandas, polars or Arrow, at least two rows.
+    def infer(cls, frame: Any, schema: Schema | None = None) -> TableCodec:
+        """Return the codec that a frame shows: pandas, polars, Arrow or a record array.
+
+        Args:
+            frame: at least two rows.
+            schema: what is declared of columns, as `space.yaml` holds it; the rest is inferred.
 
         Cost: a sort of each column.
 
         Raises:
             DataError: if there is no column, fewer than two rows, no column that varies, two
-                columns of one name, an infinity, or a column of mixed or unknown type.
+                columns of one name, an infinity, a column of mixed or unknown type, or one that
+                the schema does not fit.
         """
         table = to_table(frame)
         _check_size(table)
-        columns = tuple(infer(name, table[name]) for name in table.column_names)
+        declared = {} if schema is None else schema.of(table.column_names)
+        dropped = tuple(name for name, what in declared.items() if what.type == "drop")
+        kept = [name for name in table.column_names if name not in dropped]
+        columns = tuple(infer(name, table[name], declared.get(name)) for name in kept)
         if not any(isinstance(column, Numeric | Discrete) for column in columns):
             raise DataError(
-                f"Expected a column that varies, got {len(columns)} with one value each. "
-                "There is nothing to learn: hand over more rows or other columns."
+                f"Expected a column that varies, got {len(columns)} with one value each, or with "
+                "another one in every row. There is nothing to learn: hand over more rows or other "
+                "columns, or say `type: category` or `type: integer` of a key in space.yaml."
             )
-        return cls(columns, form_class(frame).of(frame, table))
+        form = form_class(frame).of(frame, table)
+        return cls(columns, form.keep(kept), dropped)
 
     @cached_property
     def numeric(self) -> tuple[Numeric, ...]:
@@ -128,7 +142,7 @@ class TableCodec:
         generator = generator or torch.Generator().manual_seed(rows)
         size, device = (rows, len(self.numeric)), generator.device
         noise = torch.rand(size, generator=generator, device=device, dtype=torch.float64).cpu()
-        return self._pack(codes, noise - 0.5)
+        return self._pack(codes, noise.sub_(0.5))
 
     def decode(
         self,
@@ -151,7 +165,7 @@ class TableCodec:
         rows = self._check(state)
         packed = dict(state)
         if self.numeric:
-            packed["numeric"] = self.quantiles.inverse(state["numeric"].detach().cpu())
+            packed["numeric"] = _blocked(self.quantiles.inverse, state["numeric"].detach().cpu())
         values, gaps = self._unpack(packed), self._unpack(missing or {})
         arrays = [
             column.decode(values.get(column.name, np.zeros(rows)), gaps.get(column.name))
@@ -185,11 +199,11 @@ class TableCodec:
         """Return log |dz / dx| of each numeric column at a state, float64 ``(B, d)``.
 
         x is in the caller's units. The logarithm of a rounded number's probability is that of its
-        density plus log h, h = `units`.
+        density plus log h, h = `units`. On a spike x is its level u, and the logarithm of its
+        probability that of the density.
         """
-        positions = self.quantiles.inverse(state["numeric"])
         scales = torch.tensor([column.unit for column in self.numeric], dtype=torch.float64)
-        return self.quantiles.log_jacobian(positions) - scales.log()
+        return _blocked(self.quantiles.log_jacobian, state["numeric"]) - scales.log()
 
     def describe(self) -> str:
         """Return the schema as an aligned table: name, type, detail and missing entries."""
@@ -204,10 +218,15 @@ class TableCodec:
         ]
         return "\n".join(lines)
 
+    def space_yaml(self) -> str:
+        """Return the schema as the text of `space.yaml`, which `Schema.parse` reads."""
+        return schema_text(self.columns, self.dropped)
+
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types from which `from_config` rebuilds the same codec."""
         columns = [column.to_config() for column in self.columns]
-        return {"version": VERSION, "form": self.form.to_config(), "columns": columns}
+        form, dropped = self.form.to_config(), list(self.dropped)
+        return {"version": VERSION, "form": form, "columns": columns, "dropped": dropped}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TableCodec:
@@ -216,13 +235,14 @@ class TableCodec:
         Raises:
             DataError: if a newer version wrote it, or it names a type of column that is unknown.
         """
-        if config.get("version") != VERSION:
+        if config.get("version") not in READS:
             raise DataError(
                 f"Expected a table codec of version {VERSION}, got {config.get('version')!r}. "
                 "Install the version of reversal that wrote it, or fit again."
             )
         columns = tuple(column_from_config(column) for column in config["columns"])
-        return cls(columns, form_from_config(config["form"]))
+        dropped = tuple(config.get("dropped", ()))
+        return cls(columns, form_from_config(config["form"]), dropped)
 
     def _pack(
         self, codes: Mapping[str, np.ndarray], noise: Tensor
@@ -235,7 +255,7 @@ class TableCodec:
             blank = np.full(rows, np.nan)
             positions = _stack([codes.get(column.name, blank) for column in self.numeric])
             present["numeric"] = ~positions.isnan()
-            normals = self._normals(positions.nan_to_num(0.0), noise)
+            normals = self._normals(positions.nan_to_num_(0.0), noise)
             state["numeric"] = normals.where(present["numeric"], torch.zeros(()))
         if self.category:
             blank = np.full(rows, -1)
@@ -247,12 +267,16 @@ class TableCodec:
     def _normals(self, positions: Tensor, noise: Tensor) -> Tensor:
         """Dither positions and map them, float32; where rounding would fail, do not dither."""
         widths = torch.tensor([column.width for column in self.numeric], dtype=torch.float64)
-        normals = self.quantiles.forward(positions + widths * noise).float()
-        moved = self.quantiles.inverse(normals).round() != positions.round()
-        moved &= widths > 0
-        if not moved.any():
-            return normals
-        return torch.where(moved, self.quantiles.forward(positions).float(), normals)
+
+        def dithered(positions: Tensor, noise: Tensor) -> Tensor:
+            normals = self.quantiles.forward_float(positions + widths * noise, noise + 0.5)
+            moved = self.quantiles.inverse(normals).round() != positions.round()
+            moved &= widths > 0
+            if not moved.any():
+                return normals
+            return torch.where(moved, self.quantiles.forward(positions).float(), normals)
+
+        return _blocked(dithered, positions, noise)
 
     def _unpack(self, packed: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Return the entries ``(B,)`` of each column of a packed tree."""
@@ -301,8 +325,9 @@ class TableCodec:
         return columns[str(name)]
 
     def _select(self, table: pa.Table) -> pa.Table:
-        """Return a table that has exactly the columns of this codec."""
+        """Return a table that has exactly the columns of this codec; what it drops is dropped."""
         names = [column.name for column in self.columns]
+        table = table.select([name for name in table.column_names if name not in self.dropped])
         for name in table.column_names:
             if name not in names:
                 raise DataError(
@@ -331,7 +356,15 @@ class TableCodec:
             if flat(table[name]).null_count == table.num_rows
             or (name in reals and pa.types.is_integer(table[name].type))
         ]
-        return form_class(like).of(like, table).adopt(self.form, untold)
+        form = form_class(like).of(like, to_table(like)).keep(table.column_names)
+        return form.adopt(self.form, untold)
+
+
+def _blocked(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """Return a function of rows ``(B, d)``, computed some rows at a time to bound the memory."""
+    size = max(1, BLOCK // max(1, parts[0].shape[1]))
+    pieces = zip(*(part.split(size) for part in parts), strict=True)
+    return torch.cat([function(*piece) for piece in pieces])
 
 
 def _stack(columns: list[np.ndarray]) -> Tensor:

@@ -1,4 +1,7 @@
-"""Sets of numbers and of codes, closed under union, intersection and complement."""
+"""Sets of numbers and of codes, closed under union, intersection and complement.
+
+Two real numbers are told apart as float32 does: the complement of [a, b] ends at its neighbors.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +49,6 @@ class Intervals:
         """Whether every number is a member."""
         return self.ends == ((-math.inf, math.inf),)
 
-    @property
-    def is_null(self) -> bool:
-        """Whether the set has no member, or single real numbers alone."""
-        return self.step == 0 and all(low == high for low, high in self.ends)
-
     def meet(self, other: Intervals) -> Intervals:
         """The numbers in both sets."""
         both = ((max(a, c), min(b, d)) for a, b in self.ends for c, d in other.ends)
@@ -61,13 +59,21 @@ class Intervals:
         return Intervals.of(self.ends + other.ends, self.step)
 
     def rest(self) -> Intervals:
-        """The other numbers; among real numbers an end belongs to both."""
+        """The other numbers."""
         edges = [-math.inf]
         for low, high in self.ends:
-            edges += [low - self.step, high + self.step]
+            edges += [self.below(low), self.above(high)]
         edges.append(math.inf)
         pairs = zip(edges[::2], edges[1::2], strict=True)
         return Intervals.of(pairs, self.step)
+
+    def below(self, number: float) -> float:
+        """The next member of the line or lattice below a number."""
+        return number - self.step if self.step else -neighbor(-number)
+
+    def above(self, number: float) -> float:
+        """The next one above."""
+        return number + self.step if self.step else neighbor(number)
 
     def widened(self, by: float) -> Intervals:
         """Every interval longer by a number at both ends; those that touch stay apart."""
@@ -90,6 +96,16 @@ class Intervals:
         return np.take_along_axis(choices, best[None], axis=0)[0]
 
 
+def neighbor(number: float) -> float:
+    """Return the least float32 above a number."""
+    if math.isinf(number):
+        return number
+    beside = np.float32(min(number, float(np.finfo(np.float32).max)))
+    while float(beside) <= number and np.isfinite(beside):
+        beside = np.nextafter(beside, np.float32(math.inf))
+    return float(beside)
+
+
 @final
 @dataclass(frozen=True)
 class Codes:
@@ -106,11 +122,6 @@ class Codes:
     def is_everything(self) -> bool:
         """Whether every code is a member."""
         return all(self.members)
-
-    @property
-    def is_null(self) -> bool:
-        """Whether there is no member."""
-        return self.is_empty
 
     def meet(self, other: Codes) -> Codes:
         """The codes in both sets."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from reversal.core import Estimate
 from reversal.noise import Randomness
 from reversal.restrictions.context import Context, Site, named
 from reversal.restrictions.flow import FLOW_STEPS, SiteFlow
+
+NOTHING: Final = 1e-6
+"""A probability that no estimate tells from zero."""
 
 
 class Drawn(NamedTuple):
@@ -160,6 +163,13 @@ def log_mass(low: Tensor, high: Tensor) -> Tensor:
     log_a, log_b = log_ndtr(a), log_ndtr(b)
     gap = torch.where(log_b > log_a, log_a - log_b, 0.0)
     return log_b + torch.where(gap > -0.6931, (-torch.expm1(gap)).log(), torch.log1p(-gap.exp()))
+
+
+def is_sure(ends: Tensor) -> bool:
+    """Whether all that intervals ``(m, 2)`` leave out of N(0, 1) is single numbers, or nothing."""
+    infinite = torch.tensor([torch.inf], dtype=torch.float64)
+    left_out = torch.stack([torch.cat([-infinite, ends[:, 1]]), torch.cat([ends[:, 0], infinite])])
+    return bool(log_mass(*left_out).exp().sum() < NOTHING)
 
 
 def between_quantiles(low: Tensor, high: Tensor, u: Tensor) -> Tensor:

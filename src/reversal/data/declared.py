@@ -1,0 +1,103 @@
+"""What a caller may say of a column: one model per type, as `space.yaml` holds it.
+
+What is left out is taken from the data.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, Literal, Self, final, get_args, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+Label = StrictStr | StrictBool | StrictInt | StrictFloat
+Moment = StrictStr | datetime.datetime | datetime.date | datetime.time | StrictInt
+
+
+class Declared(BaseModel):
+    """The type of a column."""
+
+    type: Any
+
+    @model_validator(mode="after")
+    def in_order(self) -> Self:
+        """Refuse a range of numbers that is empty."""
+        ends = field(self, "least"), field(self, "greatest")
+        if all(isinstance(end, int | float) for end in ends) and ends[0] > ends[1]:
+            raise ValueError(f"least <= greatest, got {ends[0]:g} and {ends[1]:g}")
+        return self
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@final
+class DeclaredReal(Declared):
+    """Real numbers: their range, the decimals to which they are rounded, the values that repeat.
+
+    ``decimals: null`` says that they are not rounded; numbers without decimals have no spikes.
+    """
+
+    type: Literal["real"]
+    least: float | None = None
+    greatest: float | None = None
+    decimals: int | None = Field(None, ge=0, le=9)
+    spikes: tuple[float, ...] | None = None
+
+
+@final
+class DeclaredInteger(Declared):
+    """Whole numbers and their range."""
+
+    type: Literal["integer"]
+    least: int | None = None
+    greatest: int | None = None
+
+
+@final
+class DeclaredMoment(Declared):
+    """A date, a time or a duration, and its range as text."""
+
+    type: Literal["date", "datetime", "time", "duration"]
+    least: Moment | None = None
+    greatest: Moment | None = None
+
+
+@final
+class DeclaredCategory(Declared):
+    """Values that can occur; in their order where they are ordered."""
+
+    type: Literal["category", "ordered category"]
+    categories: tuple[Label, ...] | None = Field(None, min_length=1)
+
+
+@final
+class DeclaredAlone(Declared):
+    """A type of which there is nothing more to say."""
+
+    type: Literal["boolean", "constant", "identifier", "drop"]
+
+
+AnyDeclared = Annotated[
+    DeclaredReal | DeclaredInteger | DeclaredMoment | DeclaredCategory | DeclaredAlone,
+    Field(discriminator="type"),
+]
+
+
+def field(declared: Declared | None, name: str) -> Any:
+    """Return what was declared under a name; None where nothing was."""
+    return getattr(declared, name, None)
+
+
+MODELS = (DeclaredReal, DeclaredInteger, DeclaredMoment, DeclaredCategory, DeclaredAlone)
+KINDS: dict[str, type[Declared]] = {
+    kind: model for model in MODELS for kind in get_args(get_type_hints(model)["type"])
+}

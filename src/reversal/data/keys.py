@@ -1,0 +1,169 @@
+"""New identifiers of the form of those that were seen, none of them among these.
+
+What is kept of the data is one entry, the greatest: the new ones come after it.
+"""
+
+from __future__ import annotations
+
+import string
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reversal.data.column import expected
+
+ALPHABETS = (
+    string.digits,
+    string.ascii_uppercase,
+    string.ascii_lowercase,
+    string.digits + "ABCDEF",
+    string.digits + "abcdef",
+    string.digits + string.ascii_uppercase,
+    string.digits + string.ascii_lowercase,
+    string.digits + string.ascii_uppercase + string.ascii_lowercase,
+)
+LONGEST = 64
+
+
+@dataclass(frozen=True)
+class KeyForm(ABC):
+    """How new identifiers are made."""
+
+    @property
+    @abstractmethod
+    def first(self) -> str:
+        """The first new one."""
+
+    @abstractmethod
+    def fresh(self, name: str, n: int) -> pa.Array:
+        """Return n identifiers that differ from each other and from all that were seen."""
+
+
+@final
+@dataclass(frozen=True)
+class Numbered(KeyForm):
+    """Whole numbers after the greatest."""
+
+    greatest: int
+    limit: int
+
+    @property
+    def first(self) -> str:
+        return str(self.greatest + 1)
+
+    def fresh(self, name: str, n: int) -> pa.Array:
+        last = self.greatest + n
+        if last > self.limit:
+            cure = "Widen the dtype of the column, or say `type: drop` in space.yaml."
+            raise expected(name, f"room for {n:,} keys up to {self.limit}", f"up to {last}", cure)
+        start = np.uint64(self.greatest + 1) if last >= 2**63 else np.int64(self.greatest + 1)
+        return pa.array(start + np.arange(n, dtype=start.dtype))
+
+
+@final
+@dataclass(frozen=True)
+class Prefixed(KeyForm):
+    """Texts that end in a number, which goes on after the greatest."""
+
+    prefix: str
+    greatest: int
+
+    @property
+    def first(self) -> str:
+        return f"{self.prefix}{self.greatest + 1}"
+
+    def fresh(self, name: str, n: int) -> pa.Array:
+        numbers = pa.array(self.greatest + 1 + np.arange(n)).cast(pa.large_string())
+        prefix, nothing = (pa.scalar(part, pa.large_string()) for part in (self.prefix, ""))
+        return pc.binary_join_element_wise(prefix, numbers, nothing)  # pyright: ignore
+
+
+@final
+@dataclass(frozen=True)
+class Positional(KeyForm):
+    """Texts of one length, each place of which has its letters: counted on from the greatest.
+
+    Where no place is left to count on, a number is put before the key, which makes it longer than
+    all that were seen.
+    """
+
+    greatest: str
+    alphabets: tuple[str, ...]
+
+    @property
+    def first(self) -> str:
+        return self.fresh("", 1)[0].as_py()
+
+    def fresh(self, name: str, n: int) -> pa.Array:
+        carry = np.arange(1, n + 1)
+        places = np.empty((n, len(self.greatest)), "U1")
+        for k in reversed(range(len(self.greatest))):
+            letters = np.array(list(self.alphabets[k]))
+            total = carry + self.alphabets[k].index(self.greatest[k])
+            places[:, k] = letters[total % len(letters)]
+            carry = total // len(letters)
+        texts = places.view(f"U{places.shape[1]}")[:, 0]
+        longer = np.where(carry > 0, carry.astype(str), "")
+        return pa.array(np.char.add(longer, texts), pa.large_string())
+
+
+FORMS: tuple[type[KeyForm], ...] = (Numbered, Prefixed, Positional)
+
+
+def form_of(name: str, entries: pa.Array) -> KeyForm:
+    """Return the form of identifiers, whole numbers or text without gaps."""
+    if pa.types.is_integer(entries.type):
+        bits = entries.type.bit_width - pa.types.is_signed_integer(entries.type)
+        return Numbered(pc.max(entries).as_py(), 2**bits - 1)  # pyright: ignore
+    return _numbered_text(entries) or _placed_text(entries) or _own(name, entries)
+
+
+def form_from_config(config: dict[str, Any]) -> KeyForm:
+    """Return the form whose fields plain JSON types give."""
+    form = next(form for form in FORMS if {part.name for part in fields(form)} == set(config))
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+    return form(**values)
+
+
+def _numbered_text(entries: pa.Array) -> Prefixed | None:
+    """Return the form of one prefix and a number without leading zeros."""
+    parts = pc.extract_regex(entries, r"^(?P<prefix>(?s:.*?))(?P<number>0|[1-9][0-9]{0,17})$")  # pyright: ignore
+    if parts.null_count:
+        return None
+    prefixes = parts.field("prefix").unique().to_pylist()
+    if len(prefixes) > 1:
+        return None
+    return Prefixed(prefixes[0], pc.max(parts.field("number").cast(pa.int64())).as_py())  # pyright: ignore
+
+
+def _placed_text(entries: pa.Array) -> Positional | None:
+    """Return the form of ASCII texts of one length, if a place of theirs varies."""
+    lengths = pc.utf8_length(entries).unique().to_pylist()  # pyright: ignore
+    is_ascii = pc.all(pc.string_is_ascii(entries)).as_py()  # pyright: ignore
+    if len(lengths) > 1 or not 0 < lengths[0] <= LONGEST or not is_ascii:
+        return None
+    letters = np.array(entries.to_pylist(), f"S{lengths[0]}").view("S1").reshape(-1, lengths[0])
+    alphabets = []
+    for k in range(lengths[0]):
+        seen = "".join(letter.decode() for letter in np.unique(letters[:, k]))
+        alphabet = seen if len(seen) == 1 and not seen.isdigit() else _alphabet(seen)
+        if alphabet is None:
+            return None
+        alphabets.append(alphabet)
+    return Positional(pc.max(entries).as_py(), tuple(alphabets))  # pyright: ignore
+
+
+def _alphabet(seen: str) -> str | None:
+    return next((letters for letters in ALPHABETS if set(seen) <= set(letters)), None)
+
+
+def _own(name: str, entries: pa.Array) -> Prefixed:
+    """Return a form of our own for free text: a prefix with which no entry begins."""
+    prefix = f"{name}-"
+    while pc.any(pc.starts_with(entries, prefix)).as_py():  # pyright: ignore
+        prefix += "-"
+    return Prefixed(prefix, 0)

@@ -1,0 +1,266 @@
+"""Columns of values that can be listed: codes 0, ..., n - 1 of categories and booleans."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reversal.data.arrays import is_number, is_plain, is_text, plain
+from reversal.data.column import Column, expected, in_row
+from reversal.data.declared import Declared, field
+from reversal.data.frames import near
+
+
+@dataclass(frozen=True)
+class Discrete(Column):
+    """A column of codes 0, ..., n - 1, and -1 where missing."""
+
+    is_ordered: ClassVar[bool]
+    """Whether a greater code is a greater value, so that a range of values can be asked for."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[Any, ...]:
+        """The value of each code."""
+
+    @property
+    def cardinality(self) -> int:
+        """The number n of codes."""
+        return len(self.labels)
+
+
+@final
+@dataclass(frozen=True)
+class Category(Discrete):
+    """Unordered values, in the order of the caller's categories, or sorted where he gave none."""
+
+    categories: tuple[Any, ...]
+
+    kind: ClassVar[str] = "category"
+    is_ordered: ClassVar[bool] = False
+
+    @staticmethod
+    def accepts(name: str, array: pa.Array) -> bool:
+        inner = plain(array.slice(0, 0)).type
+        return is_text(inner) or (pa.types.is_dictionary(array.type) and is_plain(inner))
+
+    @classmethod
+    def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
+        return cls(name, array.null_count / len(array), _categories(name, array, declared))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**{**config, "categories": tuple(config["categories"])})
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        return self.categories
+
+    @cached_property
+    def values(self) -> pa.Array:
+        """The categories as an Arrow array without dictionary."""
+        return plain(pa.array(self.categories))
+
+    @property
+    def detail(self) -> str:
+        return f"{self.cardinality}: {_few(self.categories, ', ')}"
+
+    def declare(self) -> dict[str, Any]:
+        return {"categories": list(self.categories)}
+
+    def encode(self, array: pa.Array) -> np.ndarray:
+        return _codes(self, self.values, array)
+
+    def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+        return _coded(self.values, values, missing)
+
+    def parse(self, value: Any) -> pa.Array:
+        return _one(self, self.values, value)
+
+
+@final
+@dataclass(frozen=True)
+class Ordered(Discrete):
+    """Values in an order, least first: a code is a rank. The model itself knows no order."""
+
+    categories: tuple[Any, ...]
+
+    kind: ClassVar[str] = "ordered category"
+    is_ordered: ClassVar[bool] = True
+
+    @staticmethod
+    def accepts(name: str, array: pa.Array) -> bool:
+        return Category.accepts(name, array) and bool(getattr(array.type, "ordered", False))
+
+    @classmethod
+    def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
+        return cls(name, array.null_count / len(array), _categories(name, array, declared))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**{**config, "categories": tuple(config["categories"])})
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        return self.categories
+
+    @cached_property
+    def values(self) -> pa.Array:
+        """The categories as an Arrow array without dictionary."""
+        return plain(pa.array(self.categories))
+
+    @property
+    def detail(self) -> str:
+        return f"{self.cardinality}: {_few(self.categories, ' < ')}"
+
+    def declare(self) -> dict[str, Any]:
+        return {"categories": list(self.categories)}
+
+    def encode(self, array: pa.Array) -> np.ndarray:
+        return _codes(self, self.values, array)
+
+    def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+        return _coded(self.values, values, missing)
+
+    def parse(self, value: Any) -> pa.Array:
+        return _one(self, self.values, value)
+
+
+@final
+@dataclass(frozen=True)
+class Boolean(Discrete):
+    """False and true, coded 0 and 1."""
+
+    kind: ClassVar[str] = "boolean"
+    is_ordered: ClassVar[bool] = True
+
+    @staticmethod
+    def accepts(name: str, array: pa.Array) -> bool:
+        return pa.types.is_boolean(array.type)
+
+    @classmethod
+    def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
+        column = cls(name, array.null_count / len(array))
+        column.encode(array)
+        return column
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**config)
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        return (False, True)
+
+    @property
+    def detail(self) -> str:
+        return "false, true"
+
+    def declare(self) -> dict[str, Any]:
+        return {}
+
+    def encode(self, array: pa.Array) -> np.ndarray:
+        entries = plain(array)
+        if is_number(entries.type):
+            numbers = entries.fill_null(0).to_numpy(zero_copy_only=False)
+            wrong = np.flatnonzero((numbers != 0) & (numbers != 1))
+            if len(wrong):
+                got = f"{numbers[wrong[0]]} in row {wrong[0]} (counting from 0)"
+                raise self.expected("true or false, or 1 or 0", got, "Mend it, or fit again.")
+        try:
+            codes = entries.cast(pa.bool_()).cast(pa.int64())
+        except pa.ArrowException as error:
+            cure = "Convert it to booleans, or fit again."
+            raise self.expected("true or false", array.type, cure) from error
+        return codes.fill_null(-1).to_numpy()
+
+    def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+        return pa.array(values.astype(bool), mask=missing)
+
+    def parse(self, value: Any) -> pa.Array:
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if str(value).lower() not in known:
+            raise self.expected("true or false", repr(value), "Ask for one of them.")
+        return pa.array([known[str(value).lower()]])
+
+
+def _categories(name: str, array: pa.Array, declared: Declared | None) -> tuple[Any, ...]:
+    """Return the categories of an array, or those that were declared and hold all of it."""
+    inner = plain(array.slice(0, 0)).type
+    if not is_plain(inner):
+        cure = "Leave its type out of space.yaml, or convert the column to text before."
+        raise expected(name, "text, numbers or booleans", inner, cure)
+    wanted = field(declared, "categories")
+    if wanted is not None:
+        return _declared(name, array, tuple(wanted))
+    if pa.types.is_dictionary(array.type):
+        values = plain(array.dictionary).drop_null()
+    else:
+        values = plain(array).unique().drop_null().sort()
+    if not len(values):
+        cure = "Say `type: constant` in space.yaml, or list `categories`."
+        raise expected(name, "at least one category", "none", cure)
+    return tuple(values.to_pylist())
+
+
+def _declared(name: str, array: pa.Array, wanted: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return declared categories as values of the column's own type."""
+    inner = plain(array.slice(0, 0)).type
+    kinds = {type(value) for value in wanted}
+    fits = kinds <= {int, float} if is_number(inner) else len(kinds) == 1
+    if is_text(inner):
+        fits = kinds == {str}
+    if not fits or len(set(wanted)) < len(wanted):
+        got = ", ".join(repr(value) for value in wanted[:8])
+        cure = "Mend `categories` in space.yaml; text like 'yes', 'no' and '1' stands in quotes."
+        raise expected(name, f"distinct categories of {inner}", got, cure)
+    values = pa.array(wanted, None if is_text(inner) else inner)
+    entries = plain(array)
+    found = pc.index_in(entries, value_set=plain(values).cast(entries.type))  # pyright: ignore
+    missing = found.is_null().to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(missing & entries.is_valid().to_numpy(zero_copy_only=False))
+    if len(wrong):
+        got = in_row(entries[int(wrong[0])].as_py(), int(wrong[0]))
+        cure = "Add it to `categories` in space.yaml, or mend the entry."
+        raise expected(name, "one of the declared categories", got, cure)
+    return tuple(plain(values).to_pylist())
+
+
+def _few(categories: Sequence[Any], between: str) -> str:
+    few = between.join(str(category)[:20] for category in categories[:4])
+    return few + (f"{between}..." if len(categories) > 4 else "")
+
+
+def _codes(column: Category | Ordered, values: pa.Array, array: pa.Array) -> np.ndarray:
+    """Return the codes of entries; -1 where one is missing."""
+    try:
+        entries = plain(array).cast(values.type)
+    except pa.ArrowException as error:
+        cure = "Convert the column, or fit again."
+        raise column.expected(f"categories of {values.type}", array.type, cure) from error
+    found = pc.index_in(entries, value_set=values)  # pyright: ignore
+    codes = found.fill_null(-1).to_numpy().astype(np.int64)
+    unseen = np.flatnonzero((codes < 0) & entries.is_valid().to_numpy(zero_copy_only=False))
+    if len(unseen):
+        value = str(entries[unseen[0]].as_py())
+        got = f"{value!r} in row {unseen[0]} (counting from 0)"
+        raise column.expected("a known category", got, near(value, map(str, column.categories)))
+    return codes
+
+
+def _coded(values: pa.Array, codes: np.ndarray, missing: np.ndarray | None) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=missing), values)
+
+
+def _one(column: Category | Ordered, values: pa.Array, value: Any) -> pa.Array:
+    by_text = {str(category): category for category in column.categories}
+    if str(value) not in by_text:
+        raise column.expected("a known category", repr(value), near(str(value), by_text))
+    return pa.array([by_text[str(value)]], values.type)
