@@ -1,6 +1,5 @@
 """``reversal report``: a page where all is well, a sentence and exit code 2 where it is not."""
 
-
 import pytest
 from typer.testing import CliRunner
 
