@@ -98,7 +98,7 @@ class Model:
             callbacks: functions of a ``Check``, called about 40 times in a training.
             shard: whether processes that `torchrun` started share the weights (FSDP2) or have
                 copies (DDP).
-            name: what the model card calls the data; the name of the file by default.
+            name: what the model card calls the data; by default the name of the file.
 
         Returns:
             The model itself.
@@ -111,14 +111,13 @@ class Model:
         """
         session = Session(run, resume, checkpoint_seconds, callbacks, shard)
         arguments.check(self._settings())
-        if name is None:
-            name = os.path.basename(data) if isinstance(data, str | os.PathLike) else ""
-        data = read(data) if isinstance(data, str | os.PathLike) else data
+        if isinstance(data, str | os.PathLike):
+            name, data = name or os.path.basename(data), read(data)
         source, process = opened(data, space_or_process)
         encoded = source.encode(data, self.seed)
         plan = plan_for(self._settings(), encoded.present)
         kinds = {"source": source.to_config(), "process": repr(process)}
-        facts = facts_of(name, encoded, kinds, self._settings(), plan)
+        facts = facts_of(name or "", encoded, kinds, self._settings(), plan)
         if run is not None and session.has_ended(facts):
             return self._take(load(run))
         is_shown = self.show_progress and session.world.is_first
@@ -271,8 +270,7 @@ class Model:
             "training": self.training_ | ended,
         }
         records = {checkpoint.LOG: to_lines(trace.checks)}
-        schema = getattr(self.source_, "space_yaml", None)
-        records |= {} if schema is None else {checkpoint.SPACE: schema()}
+        records[checkpoint.SPACE] = self.source_.space_yaml()
         columns = {"columns": self.source_.measure}
         text = card.text(self._settings(), self.training_ | columns, trace)
         checkpoint.write(folder, self.denoiser_.network.state_dict(), config, records, text)

@@ -59,7 +59,7 @@ def test_the_end_of_training_is_told(folder):
 
 
 def test_an_interrupted_fit_saves_nothing_and_says_so(folder, monkeypatch):
-    def stopped(self, *data):
+    def stopped(self, *data, **how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Model, "fit", stopped)

@@ -1,7 +1,5 @@
 """``reversal report``: a page where all is well, a sentence and exit code 2 where it is not."""
 
-import json
-
 import pytest
 from typer.testing import CliRunner
 
@@ -44,8 +42,6 @@ def folder(tmp_path_factory):
 
 
 def test_a_page_is_written_with_the_answers_and_the_command(folder):
-    lines = (folder / "run" / "log.jsonl").read_text("utf-8").splitlines()
-    last = json.loads(lines[-1])
     out = folder / "report.html"
     options = ("--holdout", folder / "test.csv", "--train", folder / "train.csv", "-n", 60)
     where = ("--where", "species == 'Gentoo'", "--where", "year == 2008 and sex == 'female'")
@@ -55,7 +51,7 @@ def test_a_page_is_written_with_the_answers_and_the_command(folder):
     assert "--where &#34;species == &#39;Gentoo&#39;&#34;" in page
     assert "Where year == 2008" in page
     assert "\u201cspecies\u201d" in page
-    assert f"{last['step']} steps in " in page
+    assert "30 steps in " in page
     assert str(folder) not in page
 
 

@@ -50,7 +50,7 @@ def place(tmp_path_factory):
         tiny(patch)
         done = call("fit", folder / "table.csv", "--out", folder / "run", "--minutes", 0.003)
         assert done.exit_code == 0, done.output
-        stop(patch, 30)
+        stop(patch, 26)
         fit = ("fit", folder / "table.csv", "--out", folder / "stopped")
         done = call(*fit, "--minutes", 0.02, "--seed", 3)
         assert done.exit_code == 130, done.output
@@ -91,7 +91,7 @@ def copy(place, tmp_path):
 
 
 def test_a_signal_saves_and_names_the_command_that_goes_on(place, tmp_path, monkeypatch):
-    stop(monkeypatch, 40, signal.SIGTERM)
+    stop(monkeypatch, 26, signal.SIGTERM)
     out = tmp_path / "my run"
     done = call("fit", place / "table.csv", "--out", out, "--minutes", 0.02)
     assert done.exit_code == 143
@@ -124,7 +124,7 @@ def test_a_run_that_has_ended_is_left_as_it_is(place, copy):
 @pytest.mark.parametrize(
     ("table", "more", "said"),
     [
-        ("other.csv", (), "got other rows or columns"),
+        ("other.csv", (), "got other rows, columns or kinds"),
         ("table.csv", ("--minutes", 5), "got minutes=5.0 where it has minutes=0.0"),
         ("table.csv", ("--seed", 4), "got seed=4 where it has seed="),
     ],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 import reversal as rv
 from reversal import noise
 from reversal.clocks import FactorClocks, LowDiscrepancy, MixedClocks, SiteClocks
+from reversal.data import frames
 from reversal.noise import BatchShare
 from reversal.training.distributed import Alone, SharedDropout, world_of
 from tests.training.runs import assert_same, model, table
@@ -107,21 +109,23 @@ def test_one_process_has_no_group_and_cannot_shard(monkeypatch):
 # Real processes
 
 
-def start(run, number, kind="copies", stop=0, signal=15):
-    """Train in several processes; return what they said."""
+def processes(number, *program):
+    """Run a program in several processes."""
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(number), "--standalone"]
-    done = subprocess.run(
-        [
-            *(sys.executable, *(torchrun if number > 1 else [])),
-            *(str(ROOT / "tests" / "training" / "processes.py"), str(run), kind),
-            *(str(stop), str(signal)),
-        ],
+    return subprocess.run(
+        [sys.executable, *(torchrun if number > 1 else []), *map(str, program)],
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
+
+
+def start(run, number, kind="copies", stop=0, signal=15):
+    """Train in several processes; return what they said."""
+    program = ROOT / "tests" / "training" / "processes.py"
+    done = processes(number, program, run, kind, stop, signal)
     assert (done.returncode == 0) == (stop == 0), done.stderr
     return done.stderr
 
@@ -181,3 +185,28 @@ def test_a_killed_worker_leaves_a_checkpoint_that_goes_on_bit_for_bit(alone, tmp
     assert_same(rv.load(tmp_path / "run"), rv.load(tmp_path / "whole"))
     start(tmp_path / "single", 1)
     assert_close(rv.load(tmp_path / "single"), alone)
+
+
+QUESTIONS = {
+    "sample": ("-n", 40, "--seed", 3, "--where", "kind in ('a', 'b')"),
+    "score": ("--samples", 16),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("command", QUESTIONS)
+def test_processes_answer_what_one_does(alone, tmp_path, command):
+    """40 rows in thirds, with ranges and gaps; numbers to the rounding of other batches."""
+    alone.save(tmp_path / "run")
+    frames.write(table(40), tmp_path / "table.csv")
+    file = [tmp_path / "table.csv"] if command == "score" else []
+    asked = [command, tmp_path / "run", *file, *QUESTIONS[command], "--out"]
+    answers = []
+    for number in (1, 3):
+        out = tmp_path / f"{number}.csv"
+        done = processes(number, "-m", "reversal", *asked, out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("40 rows into") == 1, done.stdout
+        answers.append(frames.read(out))
+    pd.testing.assert_frame_equal(*answers, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,8 @@
 """Runs that were written once load for ever, and give the samples and bounds that they gave.
 
 A version with a new format keeps reading these and gets folders of its own beside them. After a
-change of results, ``REVERSAL_FREEZE=1 pytest tests/training/test_golden.py`` writes the answers
-again, and those runs that are missing.
+change of results write the answers again, and those runs that are missing:
+``REVERSAL_FREEZE=1 pytest tests/training/test_golden.py``.
 """
 
 import json

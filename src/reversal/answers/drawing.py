@@ -12,10 +12,10 @@ from torch import Tensor
 from reversal.answers.support import lift
 from reversal.core import Denoiser, Sampler
 from reversal.data.source import Source
-from reversal.noise import Randomness
 from reversal.restrictions import Evidence, restricted
 from reversal.restrictions.sequential import probability
 from reversal.samplers import Multistep
+from reversal.training.distributed import current
 
 CHUNK: Final = 4096
 """How many items are sampled at once, at most."""
@@ -85,28 +85,32 @@ def draw(
     denoiser: Denoiser,
     n: int,
     given: Given,
-    generator: Randomness,
+    generator: torch.Generator,
     steps: int,
     sampler: Sampler | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, Tensor]:
-    """Sample n states in chunks from one stream; ``given`` has one row or n of them."""
-    sampler = Multistep() if sampler is None else sampler
+    """Sample n states in chunks from one stream; ``given`` has one row or n of them.
+
+    Processes that answer together sample a share of each chunk.
+    """
+    sampler, world = Multistep() if sampler is None else sampler, current()
     size = chunk_of(denoiser.process.space)
     chunks = []
     for start in range(0, max(n, 1), size):
-        rows = slice(start, min(start + size, n))
+        count = min(size, n - start)
+        own = world.share(count)
+        rows = slice(start + own.start, start + own.stop)
         part = {k: (_rows(v, rows, n), _rows(m, rows, n)) for k, (v, m) in given.items()}
-        chunks.append(
-            sampler.sample(
-                denoiser,
-                rows.stop - rows.start,
-                steps=steps,
-                given=part or None,
-                generator=generator,
-                on_step=on_step,
-            )
+        drawn = sampler.sample(
+            denoiser,
+            own.stop - own.start,
+            steps=steps,
+            given=part or None,
+            generator=world.noise(generator, count),
+            on_step=on_step,
         )
+        chunks.append({name: world.joined(value, count) for name, value in drawn.items()})
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 

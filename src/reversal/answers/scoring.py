@@ -10,6 +10,7 @@ from reversal.answers.drawing import chunk_of
 from reversal.core import Denoiser
 from reversal.data.source import Encoded, Source
 from reversal.likelihood import Likelihood, elbo
+from reversal.training.distributed import current
 
 DITHERS: Final = 8
 """How many times the encoding of rounded numbers is drawn anew in a likelihood."""
@@ -34,20 +35,22 @@ def log_prob(
 def _bound(
     denoiser: Denoiser, encoded: Encoded, num_samples: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return the bound of each encoded row, in chunks."""
-    size = chunk_of(denoiser.process.space)
+    """Return the bound of each encoded row, in chunks of which each process has a share."""
+    size, world = chunk_of(denoiser.process.space), current()
     n = len(next(iter(encoded.state.values())))
     complete = all(bool(mask.all()) for mask in encoded.present.values())
-    values = [
-        elbo(
+    values = []
+    for start in range(0, max(n, 1), size):
+        count = min(size, n - start)
+        own = world.share(count)
+        rows = slice(start + own.start, start + own.stop)
+        state, present = ({k: part[rows] for k, part in tree.items()} for tree in encoded)
+        bound = elbo(
             denoiser,
-            {name: part[start : start + size] for name, part in encoded.state.items()},
-            observed=None
-            if complete
-            else {name: part[start : start + size] for name, part in encoded.present.items()},
+            state,
+            observed=None if complete else present,
             num_samples=num_samples,
-            generator=generator,
-        ).value
-        for start in range(0, max(n, 1), size)
-    ]
+            generator=world.noise(generator, count),
+        )
+        values.append(world.joined(bound.value, count))
     return torch.cat(values)

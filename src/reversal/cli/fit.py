@@ -89,39 +89,25 @@ def fit(
     Example: reversal fit penguins.csv --out run --minutes 1
     """
     preflight.run_to_write(out)
-    from reversal.cli.schema import show
-    from reversal.data import Schema, TableCodec, frames
     from reversal.model import Model
     from reversal.training import TensorBoard, keeping
 
-    declared = None if space is None else Schema.read(space)
-    frame = frames.read(file)
-    known: Any = declared
-    if isinstance(frame, Mapping):
-        say(f"  {frame}")
-    else:
-        known = TableCodec.infer(frame, declared)
-        show(known)
-    given: dict[str, Any] = {
-        k: value for k, value in (("minutes", minutes), ("seed", seed)) if value is not None
-    }
     kept = keeping.identity_of(out) if resume else {}
-    settings = {name: kept[name] for name in ("minutes", "seed") if name in kept} | given
+    settings: dict[str, Any] = {name: kept[name] for name in ("minutes", "seed") if name in kept}
+    settings |= {} if minutes is None else {"minutes": minutes}
+    settings |= {} if seed is None else {"seed": seed}
     has_ended = resume and keeping.has_ended(out)
     is_watched = tensorboard and not has_ended and is_first()
-    callbacks = [TensorBoard(out / "tensorboard")] if is_watched else []
-    how: dict[str, Any] = {"resume": resume, "checkpoint_seconds": checkpoint}
-    how |= {"callbacks": callbacks, "shard": shard, "name": file.name}
+    how: dict[str, Any] = {"run": out, "resume": resume, "checkpoint_seconds": checkpoint}
+    how |= {"callbacks": [TensorBoard(out / "tensorboard")] if is_watched else [], "shard": shard}
+    frame, known = _opened(file, space)
     try:
         with stage(f"fitted {file.name}"):
-            model = Model(**settings).fit(frame, known, run=out, **how)
+            model = Model(**settings).fit(frame, known, name=file.name, **how)
     except KeyboardInterrupt as error:
         _, number = (*error.args, None, None)[:2]
-        warn(
-            _stopped(file, out, space)
-            if keeping.is_unfinished(out)
-            else "stopped; nothing was saved"
-        )
+        is_saved = keeping.is_unfinished(out)
+        warn(_stopped(file, out, space) if is_saved else "stopped; nothing was saved")
         raise typer.Exit(128 + (number or signal.SIGINT)) from error
     if has_ended:
         say("  nothing was done: this training had ended")
@@ -129,7 +115,22 @@ def fit(
     say(f"  saved in {out}")
 
 
+def _opened(file: Path, space: Path | None) -> tuple[Any, Any]:
+    """Return what a file holds and what its columns are, and show that."""
+    from reversal.cli.schema import show
+    from reversal.data import Schema, TableCodec, frames
+
+    declared = None if space is None else Schema.read(space)
+    frame = frames.read(file)
+    if isinstance(frame, Mapping):
+        say(f"  {frame}")
+        return frame, declared
+    known = TableCodec.infer(frame, declared)
+    show(known)
+    return frame, known
+
+
 def _stopped(file: Path, out: Path, space: Path | None) -> str:
-    schema = [] if space is None else ["--space", str(space)]
-    words = shlex.join(["reversal", "fit", str(file), "--out", str(out), *schema, "--resume"])
+    more = [] if space is None else ["--space", str(space)]
+    words = shlex.join(["reversal", "fit", str(file), "--out", str(out), *more, "--resume"])
     return f"stopped; the training is saved, go on with: {words}"

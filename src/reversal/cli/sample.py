@@ -51,15 +51,18 @@ def sample(run: Run, n: Count, out: Out, where_: Where = None, seed: Seed = 0) -
     given = where.given(where_)
     from reversal.answers.drawing import CHUNK
     from reversal.data import frames
+    from reversal.training.distributed import together
 
     model = preflight.run_for(run, out)
     total = STEPS * -(-n // CHUNK)
     found: list[Evidence] = []
     with stage(f"sampled {count(n, 'row')} into {out}", "sampling", total) as on_step:
-        rows = model.sample(
-            n, given or None, seed=seed, steps=STEPS, on_step=on_step, on_evidence=found.append
-        )
-        frames.write(rows, out)
+        with together() as world:
+            rows = model.sample(
+                n, given or None, seed=seed, steps=STEPS, on_step=on_step, on_evidence=found.append
+            )
+        if world.is_first:
+            frames.write(rows, out)
     for evidence in found:
         _report(n, evidence)
 

@@ -48,14 +48,16 @@ def score(run: Run, file: Table, out: Out = None, samples: Samples = 64, seed: S
     import pandas as pd
 
     from reversal.data import frames
+    from reversal.training.distributed import together
 
     rows = frames.read(file)
     model = preflight.table_run(run)
     place = "" if out is None else f" into {out}"
     with stage(f"scored {count(len(rows), 'row')}{place}", "scoring"):
-        found = model.log_prob(rows, num_samples=samples, seed=seed)
+        with together() as world:
+            found = model.log_prob(rows, num_samples=samples, seed=seed)
         scores = {"log_prob": found.value.numpy(), "stderr": found.stderr.numpy()}
-        if out is not None:
+        if out is not None and world.is_first:
             frames.write(pd.DataFrame({**scores, "kind": found.kind}), out)
     _report(found)
 

@@ -38,7 +38,7 @@ class Target(NamedTuple):
 class Source(ABC):
     """The way between data and states."""
 
-    whole_factors: ClassVar[bool]
+    whole_factors: ClassVar[bool] = True
     """Whether a factor is a thing by itself, and not a pack of columns."""
 
     @property

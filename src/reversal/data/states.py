@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -78,7 +78,6 @@ class StateSource(Source):
     product: Product
     forms: dict[str, ArrayForm]
     is_plain: bool = False
-    whole_factors: ClassVar[bool] = True
 
     @classmethod
     def infer(cls, data: Any, space: Product, *, is_plain: bool) -> StateSource:

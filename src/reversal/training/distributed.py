@@ -18,6 +18,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, final
 
@@ -51,6 +52,14 @@ class World(ABC):
     def is_first(self) -> bool:
         """Whether this is the process that prints and decides."""
         return self.rank == 0
+
+    @abstractmethod
+    def share(self, total: int) -> slice:
+        """Return the rows of this process in a batch of ``total``."""
+
+    @abstractmethod
+    def joined(self, part: Tensor, total: int) -> Tensor:
+        """Return the rows of all processes, ``(total, *S)``, from those of this one."""
 
     @abstractmethod
     def noise(self, generator: torch.Generator, total: int) -> Any:
@@ -92,6 +101,12 @@ class Alone(World):
 
     rank, size = 0, 1
 
+    def share(self, total: int) -> slice:
+        return slice(0, total)
+
+    def joined(self, part: Tensor, total: int) -> Tensor:
+        return part
+
     def noise(self, generator: torch.Generator, total: int) -> torch.Generator:
         return generator
 
@@ -120,15 +135,27 @@ class Group(World):
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
+    def share(self, total: int) -> slice:
+        return self._share(total, self.rank)
+
+    def joined(self, part: Tensor, total: int) -> Tensor:
+        whole = part.new_empty((total, *part.shape[1:]))
+        for rank in range(self.size):
+            rows = self._share(total, rank)
+            own = part.contiguous() if rank == self.rank else whole[rows].contiguous()
+            dist.broadcast(own, rank)
+            whole[rows] = own
+        return whole
+
     def noise(self, generator: torch.Generator, total: int) -> BatchShare:
-        share = self._share(total)
+        share = self.share(total)
         return BatchShare(generator, total, share.start, share.stop)
 
     def wrapped(self, module: nn.Module, loss: Loss) -> Loss:
         synced = self._synced(_Losses(module, loss))
 
         def scaled(index: Tensor) -> Tensor:
-            share = self._share(len(index))
+            share = self.share(len(index))
             with SharedDropout(len(index), share):
                 return synced(index[share]).sum() * (self.size / len(index))
 
@@ -143,8 +170,8 @@ class Group(World):
     def _synced(self, module: nn.Module) -> nn.Module:
         """Return a module whose gradients are means over the processes."""
 
-    def _share(self, total: int) -> slice:
-        return slice(self.rank * total // self.size, (self.rank + 1) * total // self.size)
+    def _share(self, total: int, rank: int) -> slice:
+        return slice(rank * total // self.size, (rank + 1) * total // self.size)
 
 
 @final
@@ -220,6 +247,28 @@ def world_of(shard: bool = False) -> World:
         dist.init_process_group("gloo")
         atexit.register(dist.destroy_process_group)
     return Shards() if shard else Replicas()
+
+
+_TOGETHER: ContextVar[World | None] = ContextVar("together", default=None)
+
+
+def current() -> World:
+    """Return the processes that answer together: all of them inside `together`, else this one."""
+    return _TOGETHER.get() or Alone()
+
+
+@contextmanager
+def together() -> Iterator[World]:
+    """Let all processes that `torchrun` started answer the questions of the block together.
+
+    Each must ask the same ones: of samples and scores every process computes its share of the rows,
+    and all get the rows of one process, but for the rounding of sums in batches of another size.
+    """
+    token = _TOGETHER.set(world_of())
+    try:
+        yield current()
+    finally:
+        _TOGETHER.reset(token)
 
 
 @final

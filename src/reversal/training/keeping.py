@@ -201,8 +201,9 @@ def check_identity(
             )
     if kept.get("data") != now.get("data"):
         raise CheckpointError(
-            f"Expected the data that the run in {str(run)!r} is trained on, got other rows or "
-            f"columns. Resume with the same file, or choose another folder."
+            f"Expected the data that the run in {str(run)!r} is trained on, got other rows, "
+            f"columns or kinds of them. Resume with the same file and schema, or choose another "
+            f"folder."
         )
 
 
