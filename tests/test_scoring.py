@@ -20,6 +20,7 @@ import reversal as rv
 from reversal import likelihood
 from reversal.answers import drawing, scoring
 from reversal.data.rows import TableSource
+from reversal.data.schema import Schema
 from reversal.data.table import TableCodec
 from tests.general_location import GeneralLocation
 
@@ -38,7 +39,8 @@ def frame(n=400):
     )
 
 
-SOURCE = TableSource(TableCodec.infer(frame()))
+WHOLE = Schema.parse("version: 1\ncolumns: {rooms: integer}")
+SOURCE = TableSource(TableCodec.infer(frame(), WHOLE))
 LAW = GeneralLocation(
     torch.tensor([0.4, 0.6], dtype=torch.float64),
     torch.tensor([[-0.5, 0.2, 0.0], [0.4, 0.0, 0.3]], dtype=torch.float64),

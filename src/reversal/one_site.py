@@ -55,12 +55,12 @@ class OneSite(ClockLaw):
         stopped = [
             torch.zeros(1, torch.Size(part.sites).numel(), dtype=torch.bool)
             if mask is None
-            else mask.reshape(len(mask), -1)
+            else mask.reshape(len(mask), torch.Size(part.sites).numel())
             for part, mask in _masks(space, question.stop)
         ]
         rows = max(len(mask) for mask in stopped)
         running = torch.cat([~mask.expand(rows, -1) for mask in stopped], 1).sum(1)
-        if not bool((running == 1).all()):
+        if bool((running != 1).any()):
             raise ClockError(
                 f"Expected one running site, got {int(running.max())}: OneSite never trained more. "
                 f"Mix it with another law, MixedClocks([(SiteClocks(), 0.8), (OneSite(), 0.2)])."

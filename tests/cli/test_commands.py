@@ -109,7 +109,8 @@ def test_scores_are_one_per_row_and_their_mean_is_printed(folder):
         done.stdout.split()
     )
     printed = call("score", folder / "run", folder / "some.csv", "--samples", 16)
-    assert printed.stdout.split("\n")[1:] == done.stdout.split("\n")[1:]
+    words = [" ".join(run.stdout.split()).partition("mean lower")[2] for run in (printed, done)]
+    assert words[0] == words[1] != ""
 
 
 def test_a_row_that_cannot_be_is_refused_by_its_number(folder):

@@ -45,6 +45,7 @@ def test_a_page_is_written_with_the_answers_and_the_command(folder):
     out = folder / "report.html"
     options = ("--holdout", folder / "test.csv", "--train", folder / "train.csv", "-n", 60)
     where = ("--where", "species == 'Gentoo'", "--where", "year == 2008 and sex == 'female'")
+    where += ("--where", "body_mass_g in 4000..5000 and island != 'Dream'")
     done = call(folder / "run", *options, *where, "--target", "species", "--out", out)
     assert done.exit_code == 0, done.output
     page = out.read_text("utf-8")

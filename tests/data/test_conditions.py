@@ -15,6 +15,7 @@ from reversal.data.conditions import Between, Equal, Every, Not, condition_of
 from reversal.data.rows import TableSource
 from reversal.data.scales import scale_of
 from reversal.data.table import TableCodec
+from reversal.datasets import penguins
 from reversal.errors import DataError
 
 N = 600
@@ -217,7 +218,7 @@ def test_moments_orders_and_spikes_have_ranges(name, condition, holds):
         ({"level": rv.between("high", "low")}, "some value meets, got none"),
         ({"level": rv.between("hihg", None)}, "did you mean 'high'"),
         ({"gain": rv.one_of(0.123, 0.456)}, "of probability zero"),
-        ({"key": rv.one_of("k1001")}, "a column with a law, got identifier"),
+        ({"key": rv.one_of("k1001")}, "no condition on an identifier"),
     ],
 )
 def test_of_other_types_what_no_value_meets_is_refused(given, said):
@@ -274,3 +275,20 @@ def test_what_no_value_meets_is_refused(name, condition, said):
 def test_what_is_no_condition_is_refused(make, said):
     with pytest.raises(DataError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "query"),
+    [
+        ({"species": "Gentoo"}, "species == 'Gentoo'"),
+        ({"year": rv.between(2007.5, None)}, "year > 2007"),
+        ({"year": rv.one_of(2007, 2009), "sex": "male"}, "year != 2008 and sex == 'male'"),
+        ({"body_mass_g": rv.between(4000, 5000)}, "4000 <= body_mass_g <= 5000"),
+        ({"island": rv.none_of("Dream")}, "island.notna() and island != 'Dream'"),
+        ({"bill_length_mm": 50.0}, "bill_length_mm == 50"),
+    ],
+)
+def test_the_rows_that_meet_conditions_are_those_that_pandas_finds(conditions, query):
+    table = penguins()
+    source = TableSource(TableCodec.infer(table))
+    assert source.holds(table, conditions).tolist() == table.eval(query).tolist()

@@ -12,14 +12,13 @@ import torch
 from reversal.data.forms import to_table
 from reversal.datasets import penguins
 from reversal.errors import DataError
-from reversal.metrics import aligned, c2st, nearest, shape, trend, utility
+from reversal.metrics import c2st, nearest, shape, trend, utility
 from reversal.model import Model
 from reversal.report import Origin, Question, build, density, report, trust
 from reversal.report.blocks import Finding, Tone
 from reversal.report.log import Line, read
 from reversal.report.material import gather, places
 from reversal.report.path import HIDDEN, cells
-from reversal.report.questions import meets
 from reversal.report.words import association, between, of_share, percent
 from reversal.spaces import Euclidean
 
@@ -195,24 +194,6 @@ def test_a_model_of_arrays_is_refused():
     arrays.fit(np.zeros((20, 2), np.float32) + np.arange(20)[:, None], Euclidean(2))
     with pytest.raises(DataError, match="one of arrays"):
         report(arrays, HOLDOUT)
-
-
-def test_a_condition_holds_in_the_rows_that_meet_it():
-    (rows,) = aligned(ALL.assign(day=pd.Timestamp("2024-01-01") + pd.to_timedelta(range(344), "D")))
-    tests = {
-        ("species", "Gentoo"): ALL["species"] == "Gentoo",
-        ("flag", True): ALL["flag"],
-        ("flag", "false"): ~ALL["flag"],
-        ("year", 2008): ALL["year"] == 2008,
-        ("bill_length_mm", "39.1"): ALL["bill_length_mm"] == 39.1,
-        ("day", "2024-01-03"): np.arange(344) == 2,
-        ("species", "Dodo"): np.zeros(344, bool),
-        ("year", "soon"): np.zeros(344, bool),
-    }
-    for (name, value), wanted in tests.items():
-        np.testing.assert_array_equal(meets(rows, {name: value}), wanted)
-    both = meets(rows, {"species": "Gentoo", "year": 2008})
-    np.testing.assert_array_equal(both, (ALL["species"] == "Gentoo") & (ALL["year"] == 2008))
 
 
 def test_hidden_entries_are_dots_and_data_have_none(model):

@@ -88,6 +88,19 @@ class TableSource(Source):
             {k: v for k, v in equal.items() if k not in codes}, 1
         )
 
+    def holds(self, data: Any, conditions: Any) -> np.ndarray:
+        """Return which rows meet conditions, equalities among them, bool ``(n,)``.
+
+        Raises:
+            DataError: if a condition cannot be met, or an entry is not of its column's type.
+        """
+        table = to_table(data)
+        held = np.ones(len(table), bool)
+        for name, condition in _conditions(conditions).items():
+            scale = scale_of(self.codec.column(name))
+            held &= scale.holds(condition.allowed(scale), flat(table[name]))
+        return held
+
     def write_given(self, samples: Any, conditions: Any) -> Any:
         table = to_table(samples)
         if not len(table):

@@ -37,6 +37,10 @@ class ColumnScale(ABC):
         """Return the set of what lies between two values."""
 
     @abstractmethod
+    def holds(self, allowed: Any, array: pa.Array) -> np.ndarray:
+        """Return which entries lie in a set, bool ``(n,)``; a missing one does not."""
+
+    @abstractmethod
     def within(self, allowed: Any, array: pa.Array) -> pa.Array:
         """Return entries moved into a set; those that lie in it stay as they are."""
 
@@ -123,14 +127,21 @@ class NumericScale(ColumnScale):
 
         return allowed.widened(self.column.width / 2).mapped(outward)
 
+    def holds(self, allowed: Intervals, array: pa.Array) -> np.ndarray:
+        positions, known = self._seen(array)
+        return allowed.contains(positions.clip(*self._ends)) & known
+
     def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
+        positions, known = self._seen(array)
+        moved = self.column.decode(allowed.nearest(positions).clip(*self._ends), ~known)
+        stays = self.holds(allowed, array) | ~known
+        return pc.if_else(pa.array(stays), array, moved.cast(array.type))  # pyright: ignore
+
+    def _seen(self, array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of entries, and which of them are known."""
         known = array.is_valid().to_numpy(zero_copy_only=False)
         positions = np.where(known, self.column.encode(array), 0.0)
-        positions = positions.round() if self.step else positions
-        first, last = self._ends
-        inside = allowed.contains(positions.clip(first, last)) | ~known
-        moved = self.column.decode(allowed.nearest(positions).clip(first, last), ~known)
-        return pc.if_else(pa.array(inside), array, moved.cast(array.type))  # pyright: ignore
+        return positions.round() if self.step else positions, known
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -188,6 +199,9 @@ class CodeScale(ColumnScale):
     def is_null(self, allowed: Codes) -> bool:
         return allowed.is_empty
 
+    def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
+        return _among(allowed, self.column.encode(array))
+
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array
 
@@ -228,6 +242,9 @@ class LevelScale(ColumnScale):
     def is_null(self, allowed: Codes) -> bool:
         return allowed.is_empty
 
+    def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
+        return _among(allowed, self.column.encode(array))
+
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array
 
@@ -262,8 +279,16 @@ class ConstantScale(ColumnScale):
     def is_null(self, allowed: Codes) -> bool:
         return allowed.is_empty
 
+    def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
+        known = array.is_valid().to_numpy(zero_copy_only=False)
+        return known & all(allowed.members)
+
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array
+
+
+def _among(allowed: Codes, codes: np.ndarray) -> np.ndarray:
+    return np.append(allowed.members, False)[codes]
 
 
 def scale_of(column: Column) -> ColumnScale:
@@ -280,4 +305,5 @@ def scale_of(column: Column) -> ColumnScale:
         return CodeScale(column)
     if isinstance(column, Constant):
         return ConstantScale(column)
-    raise column.expected("a column with a law", column.kind, "Ask for other columns.")
+    what = f"no condition on an {column.kind}, of which nothing was learned"
+    raise column.expected(what, "one", "Ask for other columns.")

@@ -52,6 +52,7 @@ class Material:
         sizes: the rows of the files, by "train" and "holdout".
         unknown: per column, how many entries of the holdout the model has never seen.
         answers: rows that the model drew under conditions, in the order of the questions.
+        met: which of the real and then of the unseen rows meet those conditions.
         seed: of all that is drawn.
     """
 
@@ -65,6 +66,7 @@ class Material:
     sizes: Mapping[str, int]
     unknown: Mapping[str, int]
     answers: tuple[Rows, ...] = ()
+    met: tuple[np.ndarray, ...] = ()
     seed: int = 0
 
     @property
@@ -146,8 +148,18 @@ def gather(
         sizes={what: table.num_rows for what, table in read.items()},
         unknown=asked["holdout"][1],
         answers=views[3:],
+        met=tuple(_met(model, (real, unseen), columns, asked) for asked in conditions),
         seed=seed,
     )
+
+
+def _met(
+    model: Model, tables: Sequence[pa.Table], columns: tuple[Column, ...], asked: Any
+) -> np.ndarray:
+    """Return which rows of tables meet conditions; values that were never seen meet none."""
+    source: Any = model.source_
+    known = [_askable(table, columns)[0] for table in tables]
+    return np.concatenate([source.holds(table, asked) for table in known])
 
 
 def drawn(table: pa.Table, n: int, seed: int) -> pa.Table:

@@ -9,7 +9,6 @@ from typing import Any, final
 import numpy as np
 
 from reversal.metrics import Rows, shape
-from reversal.metrics.columns import Discrete, Numeric
 from reversal.metrics.shape import mean
 from reversal.report import marginals
 from reversal.report.blocks import Block, Card, Cards, Heading, Note, Section, Table, Text
@@ -45,47 +44,14 @@ def section(material: Material, asked: Sequence[Question]) -> Section:
             "real rows that meet the condition; the fewer there are, the less can be seen."
         )
     ]
-    for question, made in zip(asked, material.answers, strict=True):
-        blocks += _answer(material, question, made)
+    for question, made, met in zip(asked, material.answers, material.met, strict=True):
+        blocks += _answer(material, question, made, met)
     return Section("questions", title, blocks)
 
 
-def meets(rows: Rows, conditions: Mapping[str, Any]) -> np.ndarray:
-    """Return which rows meet equality conditions, bool ``(n,)``.
-
-    Args:
-        rows: real rows.
-        conditions: column names to values; text is read as the column's type.
-
-    Raises:
-        DataError: if a column is not compared.
-    """
-    kept = np.ones(len(rows), bool)
-    for name, value in conditions.items():
-        column = rows.schema.columns[rows.schema.place(name)]
-        code = _code(column, value)
-        kept &= np.zeros(len(rows), bool) if code is None else rows[name] == code
-    return kept
-
-
-def _code(column: Numeric | Discrete, value: Any) -> float | None:
-    """Return the number that stands for a value in a column, or None if nothing does."""
-    if isinstance(column, Discrete):
-        labels = [str(label).lower() for label in column.labels]
-        name = str(value).lower()
-        return labels.index(name) if name in labels else None
-    import pyarrow as pa
-
-    try:
-        array = pa.array([value])
-        return float(column.read(array.cast(column.kind) if column.is_time else array)[0])
-    except (pa.ArrowException, ValueError):
-        return None
-
-
-def _answer(material: Material, question: Question, made: Rows) -> list[Block]:
+def _answer(material: Material, question: Question, made: Rows, met: np.ndarray) -> list[Block]:
     real = _together(material)
-    kept = real.take(meets(real, question.given))
+    kept = real.take(met)
     heading = Heading(f"Where {question.text}")
     seen = f"Of {len(real):,} real rows {len(kept):,} meet this."
     free = [c.name for c in real.schema.columns if c.name not in question.given]
