@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -55,10 +56,10 @@ class OneSite(ClockLaw):
         stopped = [
             torch.zeros(1, torch.Size(part.sites).numel(), dtype=torch.bool)
             if mask is None
-            else mask.reshape(len(mask), -1)
+            else mask[..., None].flatten(1)
             for part, mask in _masks(space, question.stop)
         ]
-        rows = max(len(mask) for mask in stopped)
+        rows = math.prod({len(mask) for mask in stopped} - {1})  # one row broadcasts
         running = torch.cat([~mask.expand(rows, -1) for mask in stopped], 1).sum(1)
         if not bool((running == 1).all()):
             raise ClockError(
