@@ -59,5 +59,7 @@ def test_a_question_of_more_than_one_running_site_is_refused():
             law.refuse(SPACE, question(known, dropped))
     with pytest.raises(rv.ClockError, match="got 5"):
         law.refuse(SPACE, Question())
+    none = Question(None, {"numeric": torch.zeros(0, 3).bool(), "category": None})
+    law.refuse(SPACE, none)
     mixed = rv.MixedClocks([(rv.SiteClocks(), 0.8), (law, 0.2)])
     mixed.refuse(SPACE, Question())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -55,12 +56,12 @@ class OneSite(ClockLaw):
         stopped = [
             torch.zeros(1, torch.Size(part.sites).numel(), dtype=torch.bool)
             if mask is None
-            else mask.reshape(len(mask), torch.Size(part.sites).numel())
+            else mask[..., None].flatten(1)
             for part, mask in _masks(space, question.stop)
         ]
-        rows = max(len(mask) for mask in stopped)
+        rows = math.prod({len(mask) for mask in stopped} - {1})  # one row broadcasts
         running = torch.cat([~mask.expand(rows, -1) for mask in stopped], 1).sum(1)
-        if bool((running != 1).any()):
+        if not bool((running == 1).all()):
             raise ClockError(
                 f"Expected one running site, got {int(running.max())}: OneSite never trained more. "
                 f"Mix it with another law, MixedClocks([(SiteClocks(), 0.8), (OneSite(), 0.2)])."

@@ -310,9 +310,7 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     is_masked = is_pair and str(getattr(condition[1], "dtype", "")).endswith("bool")
     if is_masked or (isinstance(condition, tuple) and len(condition) != 2):
         got = "a list" if is_masked else f"{len(condition)} entries"
-        raise DataError(
-            f"Expected a tuple (values, known) for {name!r} in `given`, got {got}. Write it so."
-        )
+        raise DataError(f"Expected a tuple (values, known) for {name!r}, got {got}. Write it so.")
     return condition if isinstance(condition, tuple) else (condition, True)
 
 
