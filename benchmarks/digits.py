@@ -10,19 +10,20 @@ import argparse
 import datetime
 import os
 import platform
-import re
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import reversal as rv
+from benchmarks._records import write
 from reversal.cli import digits
 from reversal.cli.demo import DIGITS_STEPS
 from reversal.cli.digits import PER_LABEL, Figures
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Digits"
 SEEDS = (0, 1, 2)
 
@@ -83,13 +84,6 @@ def section(runs: list[tuple[Figures, float]], steps: int) -> str:
     )
 
 
-def write(text: str) -> None:
-    """Put a section in the place of its older self, or at the end."""
-    old = RESULTS.read_text("utf-8") if RESULTS.exists() else "# Results\n"
-    rest = re.sub(rf"^{SECTION}\n.*?(?=^## |\Z)", "", old, flags=re.MULTILINE | re.DOTALL)
-    RESULTS.write_text(f"{rest.rstrip()}\n\n{text}", "utf-8")
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,7 +96,7 @@ def main() -> None:
         print(f"seed {seed}: {runs[-1]}", flush=True)
     text = section(runs, steps)
     print(text)
-    write(text)
+    write(text, SECTION)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ SPACES = [
 SIGNALS = [
     rv.VariancePreserving(),
     rv.Cosine(),
+    rv.Cosine(exponent=2.0),
     rv.VarianceExploding(),
     rv.Rectified(),
 ]

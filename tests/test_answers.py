@@ -5,10 +5,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 import reversal as rv
-from reversal.answers import drawing
+from reversal.answers import drawing, support
 from reversal.data.conditions import Between, Every, Not
+from reversal.data.rows import TableSource
+from reversal.data.table import TableCodec
+from tests.general_location import GeneralLocation
 
 N = 500
 TINY = {"hidden_features": 16, "num_blocks": 1, "show_progress": False}
@@ -85,6 +89,29 @@ def test_conditions_hold_in_every_library(library):
     assert (seen.job == "cook").all()
 
 
+def test_dates_orders_and_spikes_are_asked_for():
+    rng = np.random.default_rng(1)
+    levels = ["low", "middle", "high"]
+    data = pd.DataFrame(
+        {
+            "born": pd.Timestamp("1970-01-01")
+            + pd.to_timedelta(rng.integers(0, 3000, N), unit="D"),
+            "level": pd.Categorical(rng.choice(levels, N), levels, ordered=True),
+            "gain": np.where(rng.random(N) < 0.6, 0.0, np.exp(rng.normal(size=N))),
+        }
+    )
+    given = {
+        "born": rv.between("1972-03-01", "1972-03-31"),
+        "level": rv.between("middle", None),
+        "gain": rv.none_of(0),
+    }
+    drawn = rv.Model(steps=2, **TINY).fit(data).sample(40, given=given, steps=3)
+    assert drawn["born"].between("1972-03-01", "1972-03-31").all()
+    assert (drawn["level"] >= "middle").all()
+    assert (drawn["gain"] > 0).all()
+    assert (drawn.dtypes == data.dtypes).all()
+
+
 def test_gaps_are_written_beside_conditions_and_not_over_them(quick):
     given = {"weight": rv.between(0, 1)}
     drawn = quick.sample(400, given=given, steps=2, missing=True)
@@ -105,6 +132,11 @@ def test_no_row_and_one_row_are_legal(quick):
     assert quick.sample(1, given=given, steps=2)["age"].between(30, 50).all()
 
 
+def test_no_row_and_one_row_are_scored(quick):
+    assert quick.log_prob(frame().head(0), num_samples=8).stderr.shape == (0,)
+    assert quick.log_prob(frame().head(1), num_samples=8).stderr.item() > 0
+
+
 def test_evidence_is_told(quick):
     found = []
     given = {"age": rv.between(30, 50), "job": rv.one_of("cook", "smith")}
@@ -114,6 +146,23 @@ def test_evidence_is_told(quick):
     assert 0 < evidence.effective_size <= evidence.num_draws
     assert abs(quick.probability(given).prob - evidence.prob) < 0.05
     assert quick.probability({"job": rv.one_of("cook", "smith", "clerk")}).prob == 1
+
+
+def test_given_codes_that_exclude_each_other_are_refused():
+    """Cells of a table: independent ones have lift 1, an empty one has no support."""
+    data = pd.DataFrame({"x": np.linspace(-1, 1, 8), "a": list("ppqq") * 2, "b": list("rsrs") * 2})
+    source = TableSource(TableCodec.infer(data))
+    tables = [[[0.56, 0.24], [0.14, 0.06]], [[0.559, 0.24], [0.2, 1e-3]], [[0.56, 0.24], [0.2, 0]]]
+    for table, wanted in zip(tables, [1.0, 1e-3 / (0.201 * 0.241), None], strict=True):
+        probs = torch.tensor(table, dtype=torch.float64)
+        law = GeneralLocation(probs, torch.zeros(2, 2, 1).double(), torch.eye(1).double())
+        if wanted is None:
+            with pytest.raises(rv.DataError, match="no support for an answer"):
+                support.lift(law, source, {"a": "q", "b": "s"})
+        else:
+            found = support.lift(law, source, {"a": "q", "b": "s", "x": 0.3})
+            assert found == pytest.approx(wanted, rel=1e-2)
+    assert support.lift(law, source, {"a": "q", "x": rv.between(0, 1)}) == 1
 
 
 def test_probabilities_of_disjoint_sets_add_up(quick):
@@ -132,7 +181,7 @@ def test_what_cannot_be_asked_is_refused(quick):
         quick.sample(5, given={"job": ["cook", "smith"]})
     arrays = rv.Model(steps=2, **TINY).fit(np.random.default_rng(0).normal(size=(40, 2)),
                                            rv.Euclidean(2))  # fmt: skip
-    with pytest.raises(rv.DataError, match="asked of tables"):
+    with pytest.raises(rv.DataError, match="asked of tables only"):
         arrays.sample(3, given={"x": rv.between(0, 1)})
 
 

@@ -164,7 +164,7 @@ def changed(folder, change) -> None:
         lambda c: c["model"].update(hidden_features=0),
         lambda c: c["source"].update(type="stream"),
         lambda c: c["source"]["codec"]["columns"][0].update(type="color"),
-        lambda c: c["source"]["codec"].update(version=2),
+        lambda c: c["source"]["codec"].update(version=3),
         lambda c: c["process"].update(type="Poisson"),
         lambda c: c.update(process=None),
     ],

@@ -145,25 +145,27 @@ class VariancePreserving(_Preserving):
 @final
 @dataclass(frozen=True)
 class Cosine(_Preserving):
-    r"""Signal :math:`\alpha_t = \cos(\theta_1 t)`, with :math:`\cos \theta_1` left at t = 1.
+    r"""Signal :math:`\alpha_t = \cos(\theta_1 t^p)`, with :math:`\cos \theta_1` left at t = 1.
 
-    Source: Nichol and Dhariwal (2021), eq. (17); deviation: no offset at 0, and the end is cut so
-    that the rate stays finite (they clip beta at 0.999).
+    An exponent p > 1 dwells at little noise. Source: Nichol and Dhariwal (2021), eq. (17),
+    p = 1; deviation: no offset at 0, and an end where the rate is finite (they clip beta at 0.999).
     """
 
     last_alpha: float = 0.01
+    exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive(self, 0 < self.last_alpha < 1)
+        _positive(self, 0 < self.last_alpha < 1 and self.exponent >= 1)
 
     def beta(self, t: Tensor) -> Tensor:
-        """The noise rate, 2 theta tan(theta t)."""
-        theta = math.acos(self.last_alpha)
-        return 2 * theta * torch.tan(theta * t)
+        """The noise rate, 2 theta p t^(p - 1) tan(theta t^p)."""
+        rate = math.acos(self.last_alpha) * self.exponent * t ** (self.exponent - 1)
+        return 2 * rate * torch.tan(math.acos(self.last_alpha) * t**self.exponent)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """The logarithm of the cosine."""
-        return torch.log1p(-2 * torch.sin(math.acos(self.last_alpha) * t / 2) ** 2)
+        angle = math.acos(self.last_alpha) * t**self.exponent
+        return torch.log1p(-2 * torch.sin(angle / 2) ** 2)
 
 
 @final

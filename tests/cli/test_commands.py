@@ -4,6 +4,7 @@ Every error is one sentence on stderr and exit code 2, before any work starts, a
 """
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,22 @@ def test_ranges_and_sets_hold_in_every_row_and_their_probability_is_printed(fold
     assert (table["year"] < 2009).all()
 
 
+def test_values_without_support_are_refused_or_warned_of(folder, monkeypatch):
+    """The bounds are moved, for no run of a moment is sure that anything is impossible."""
+    where = "species == 'Gentoo' and island == 'Torgersen'"
+    out = folder / "unseen.csv"
+    asked = ("sample", folder / "run", "-n", 3, "--out", out, "--where", where)
+    with monkeypatch.context() as moved:
+        moved.setattr("reversal.answers.support.LEAST_LIFT", 1e9)
+        moved.setattr("reversal.answers.support.LEAST_PROB", 1.0)
+        assert "no support for an answer. Leave one of them out" in refused(*asked)
+        assert not out.exists()
+    monkeypatch.setattr(sys.modules["reversal.cli.sample"], "UNLIKE", 1e9)
+    done = call(*asked)
+    assert done.exit_code == 0
+    assert "the model saw few such rows, or none" in done.stderr
+
+
 def test_scores_are_one_per_row_and_their_mean_is_printed(folder):
     rows = penguins().head(12)
     frames.write(rows, folder / "some.csv")
@@ -144,7 +161,7 @@ def test_an_older_run_is_replaced(folder, tmp_path):
         ("body_mass_g == 'heavy'", "body_mass_g"),
         ("body_mass_g == 1000000", "body_mass_g"),
         ("", "the name of a column"),
-        ("body_mass_g in 9000..10000", "a range with numbers from 2700 to 6300"),
+        ("body_mass_g in 9000..10000", "a range with values from 2700 to 6300"),
         ("body_mass_g in 5000..4000", "An empty range holds nothing"),
         ("body_mass_g in 4000..'heavy'", "two ends of one kind"),
         ("body_mass_g > 5000 and body_mass_g < 4000", "conditions that some value meets, got none"),
@@ -154,7 +171,7 @@ def test_an_older_run_is_replaced(folder, tmp_path):
         ("species > 'Adelie'", "an ordered column for a range, got category"),
         ("species in ()", "An empty set holds nothing"),
         ("sex is missing", "is not modelled"),
-        ("bill_length_mm in 99..", "a range with numbers from 32.1 to 59.6"),
+        ("bill_length_mm in 99..", "a range with values from 32.1 to 59.6"),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(folder, conditions, said):

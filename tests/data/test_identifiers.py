@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from reversal.data import TableCodec
+from reversal.data.conditions import between, none_of, one_of
+from reversal.data.rows import TableSource
 from reversal.errors import DataError
 
 
@@ -130,7 +132,15 @@ def test_keys_need_no_room_in_the_state_and_any_new_ones_are_taken():
     assert codec.encode(other)[0].keys() == {"numeric"}
 
 
-def test_a_condition_on_an_identifier_is_refused():
+@pytest.mark.parametrize("asked", [7, between(3, 9), one_of(1, 2), none_of(1)])
+def test_a_condition_on_an_identifier_is_refused(asked):
+    source = TableSource(codec_of(KEYS["from one"]))
+    with pytest.raises(DataError, match="'k': expected no condition on an identifier"):
+        source.given({"k": asked}, 5)
+        source.restrictions({"k": asked})
+
+
+def test_a_code_of_an_identifier_is_refused():
     with pytest.raises(DataError, match="'k': expected no condition on an identifier"):
         codec_of(KEYS["from one"]).where({"k": 7})
 
@@ -153,3 +163,10 @@ def test_large_unsigned_keys_count_on():
 def test_a_table_of_nothing_but_keys_is_refused_with_the_cure():
     with pytest.raises(DataError, match=r"another one in every row.*`type: integer`"):
         TableCodec.infer(pd.DataFrame({"id": range(50)}))
+
+
+def test_a_stored_form_that_is_none_is_refused():
+    config = codec_of(KEYS["from one"]).to_config()
+    config["columns"][0]["form"] = {"greatest": 3}
+    with pytest.raises(DataError, match="form of an identifier, got the fields greatest"):
+        TableCodec.from_config(config)

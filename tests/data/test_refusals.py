@@ -19,10 +19,10 @@ from reversal.errors import DataError
         ({"specis": "Adelie"}, r"'specis'; did you mean 'species'\?"),
         ({"species": "adelie"}, r"'species': expected a known category, got 'adelie'.*'Adelie'"),
         ({"species": "Emperor"}, r"'species'.*choose from 'Adelie', 'Chinstrap', 'Gentoo'"),
-        ({"year": 1999}, r"'year': expected a number from 2007 to 2009, got 1999"),
-        ({"year": 2007.5}, r"'year': expected whole numbers, got 2007.5"),
-        ({"year": "soon"}, r"'year': expected a number from 2007 to 2009, got 'soon'"),
-        ({"year": None}, r"'year': expected a number from 2007 to 2009, got None"),
+        ({"year": 1999}, r"'year': expected a whole number from 2007 to 2009, got 1999"),
+        ({"year": 2007.5}, r"'year': expected a whole number from 2007 to 2009, got 2007.5"),
+        ({"year": "soon"}, r"'year': expected a whole number from 2007 to 2009, got 'soon'"),
+        ({"year": None}, r"'year': expected a whole number from 2007 to 2009, got None"),
         ({"flat": 2}, r"'flat': expected always 1, got 2"),
         ({"flag": "maybe"}, r"'flag': expected true or false, got 'maybe'"),
     ],
@@ -65,7 +65,10 @@ def test_a_table_from_which_nothing_can_be_learned_is_refused(frame, message):
         (lambda f: f.rename(columns={"sex": "gender"}), r"'gender' as well"),
         (lambda f: f.assign(species="Emperor"), r"'species': .*'Emperor' in row 0"),
         (lambda f: f.assign(year="long ago"), r"'year': expected numbers"),
-        (lambda f: f.assign(year=2007.5), r"'year': expected whole numbers, got 2007.5 in row 0"),
+        (
+            lambda f: f.assign(year=2007.5),
+            r"'year': expected a whole number.*, got 2007.5 in row 0",
+        ),
         (lambda f: f.assign(body_mass_g=np.inf), r"'body_mass_g': expected finite"),
     ],
 )
@@ -78,8 +81,8 @@ def test_a_frame_that_does_not_fit_the_codec_is_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {"numeric": s["numeric"]}, r"category \(B, 3\) and numeric \(B, 5\), got"),
-        (lambda s: s | {"numeric": s["numeric"][:, :4]}, r"numeric \(344, 4\)"),
+        (lambda s: {"numeric": s["numeric"]}, r"category \(B, 4\) and numeric \(B, 4\), got"),
+        (lambda s: s | {"numeric": s["numeric"][:, :3]}, r"numeric \(344, 3\)"),
         (lambda s: s | {"numeric": s["numeric"] * np.nan}, r"got NaN"),
         (lambda s: s | {"category": s["category"] + 2}, r"'.*': expected codes below"),
     ],

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from reversal.data import TableCodec
+from reversal.data.conditions import between, one_of
+from reversal.data.rows import TableSource
 from reversal.errors import DataError
 
 DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
@@ -281,3 +283,41 @@ def test_categories_that_are_dates_are_refused_with_the_cure():
     days = pd.Categorical(pd.to_datetime(["2020-01-01", "2021-01-01"]))
     with pytest.raises(DataError, match=r"'x': expected numbers, text.*dictionary.*Convert it"):
         TableCodec.infer(pd.DataFrame({"x": days}))
+
+
+def test_ranges_of_moments_are_those_of_their_positions():
+    days = [dt.date(2020, 1, 1 + k) for k in range(30)]
+    source = TableSource(TableCodec.infer(pd.DataFrame({"d": days, "x": rng().normal(size=30)})))
+    asked = between("2020-01-05", "2020-01-07")
+    (found,) = source.restrictions({"d": asked})
+    z = torch.linspace(-2.5, 2.5, 4001, dtype=torch.float64)
+    drawn = source.codec.decode({"numeric": torch.stack([z, z], 1)})["d"]
+    inside = drawn.between(dt.date(2020, 1, 5), dt.date(2020, 1, 7)).to_numpy()
+    low, high = found.ends[0].tolist()
+    assert (inside == ((z >= low) & (z <= high)).numpy()).mean() > 0.999
+    with pytest.raises(DataError, match="from 2020-01-01 to 2020-01-30, got 2021-01-01"):
+        source.restrictions({"d": between("2021-01-01")})
+    with pytest.raises(
+        DataError, match="expected a date from 2020-01-01 to 2020-01-30, got 'soon'"
+    ):
+        source.restrictions({"d": between("soon")})
+
+
+@pytest.mark.parametrize(
+    ("asked", "holds"),
+    [
+        (between("2019-12-31"), True),
+        (between("2020-01-01", "2020-01-01"), True),
+        (one_of("2020-01-01", "2021-01-01"), True),
+        (between("2020-01-02"), False),
+        (one_of("2021-01-01", "2022-01-01"), False),
+    ],
+)
+def test_a_range_holds_for_a_constant_day_or_is_refused(asked, holds):
+    frame = pd.DataFrame({"d": [pd.Timestamp("2020-01-01")] * 30, "x": rng().normal(size=30)})
+    source = TableSource(TableCodec.infer(frame))
+    if holds:
+        assert source.restrictions({"d": asked}) == ()
+    else:
+        with pytest.raises(DataError, match="expected conditions that some value meets"):
+            source.restrictions({"d": asked})

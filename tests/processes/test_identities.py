@@ -224,7 +224,7 @@ def test_the_short_leap_of_masks_is_bayes_rule(schedule, s):
     raw = torch.randn(len(states), 2, 3, generator=generator, dtype=torch.float64)
     posterior = rv.Posterior().estimate(process, states, clock(0.8, len(states)), raw).posterior
     at, to = clock(0.8, len(states)), clock(s, len(states))
-    short = process.leap(posterior, states, at, to).law(states)
-    whole = process.blended_leap(posterior, states, at, to).law(states)
+    short = process.lifted(posterior, states, at, to).law(states)
+    whole = process.blended(posterior, states, at, to).law(states)
     assert torch.allclose(short, whole, atol=1e-12)
     assert torch.allclose(short.sum(-1), torch.ones(len(states), 2, dtype=torch.float64))

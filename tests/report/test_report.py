@@ -21,6 +21,7 @@ from reversal.report.material import gather, places
 from reversal.report.path import HIDDEN, cells
 from reversal.report.questions import meets
 from reversal.report.words import association, between, of_share, percent
+from reversal.spaces import Euclidean
 
 VOID = {"meta", "br", "path", "rect", "line", "circle"}
 ALL = penguins().sample(frac=1, random_state=0).reset_index(drop=True)
@@ -29,6 +30,11 @@ ALL["note"] = np.where(np.arange(len(ALL)) % 3, "plain", NOTE)
 ALL["flag"] = np.arange(len(ALL)) % 5 == 0
 ALL["always"] = 7
 TRAIN, HOLDOUT = ALL[:200], ALL[200:]
+
+
+def never(*words):
+    """Stand where the long work begins."""
+    raise AssertionError(words)
 
 
 class Page(HTMLParser):
@@ -167,12 +173,28 @@ def test_values_that_the_model_never_saw_are_counted_and_no_harm(model):
         (HOLDOUT.head(0), TRAIN, "Expected rows in the holdout file"),
         (HOLDOUT.head(3), None, "at least 4 rows"),
         (HOLDOUT.assign(year="long ago"), TRAIN, "'year'"),
+        (HOLDOUT.assign(body_mass_g=np.inf), TRAIN, "'body_mass_g'"),
+        (HOLDOUT.assign(flag=2), TRAIN, "'flag'"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused_in_a_sentence(model, holdout, train, said):
     with pytest.raises(DataError, match="xpected") as error:
-        gather(model, holdout, train)
+        gather(model, holdout, train, show=never)
     assert said in str(error.value)
+
+
+def test_a_question_or_target_that_is_none_is_refused_before_rows_are_drawn(model):
+    with pytest.raises(DataError, match="Dodo"):
+        gather(model, HOLDOUT, TRAIN, [{"species": "Dodo"}], show=never)
+    with pytest.raises(DataError, match="one value"):
+        gather(model, HOLDOUT, TRAIN, target="always", show=never)
+
+
+def test_a_model_of_arrays_is_refused():
+    arrays = Model(steps=2, hidden_features=8, num_blocks=0, show_progress=False)
+    arrays.fit(np.zeros((20, 2), np.float32) + np.arange(20)[:, None], Euclidean(2))
+    with pytest.raises(DataError, match="one of arrays"):
+        report(arrays, HOLDOUT)
 
 
 def test_a_condition_holds_in_the_rows_that_meet_it():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from reversal.answers.support import lift
 from reversal.core import Denoiser, Sampler
 from reversal.data.source import Source
 from reversal.restrictions import Evidence, restricted
 from reversal.restrictions.sequential import probability
-from reversal.samplers import Ancestral
+from reversal.samplers import Multistep
 from reversal.training.distributed import current
 
 CHUNK: Final = 4096
@@ -50,15 +52,16 @@ def sample(
     conditions = {} if given is None else given
     known: Given = {} if given is None else source.given(given, n)
     restrictions = () if given is None else source.restrictions(given)
+    evidence = Evidence(1.0, 0.0, 0, 0.0, 1.0 if given is None else lift(denoiser, source, given))
     generator = torch.Generator().manual_seed(seed)
     if restrictions:
         size = chunk_of(denoiser.process.space)
-        context, evidence = restricted(
+        context, found = restricted(
             denoiser, n, restrictions, known or None, generator, largest_call=size
         )
-        known = context.given
-        if on_evidence is not None:
-            on_evidence(evidence)
+        known, evidence = context.given, replace(found, lift=evidence.lift)
+    if on_evidence is not None and given is not None:
+        on_evidence(evidence)
     drawn = draw(denoiser, n, known, generator, steps, sampler, on_step)
     samples = source.decode(drawn, seed if missing else None, conditions)
     return samples if given is None else source.write_given(samples, given)
@@ -91,7 +94,7 @@ def draw(
 
     Processes that answer together sample a share of each chunk.
     """
-    sampler, world = Ancestral() if sampler is None else sampler, current()
+    sampler, world = Multistep() if sampler is None else sampler, current()
     size = chunk_of(denoiser.process.space)
     chunks = []
     for start in range(0, max(n, 1), size):

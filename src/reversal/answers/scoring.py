@@ -28,7 +28,7 @@ def log_prob(
         bound = _bound(denoiser, encoded, each, generator)
         values.append(bound + source.log_jacobian(encoded))
     draws = torch.stack(values)
-    stderr = draws.std(0) / DITHERS**0.5
+    stderr = draws.var(0).sqrt() / DITHERS**0.5 if draws.numel() else draws[0]
     return Likelihood(draws.mean(0), stderr, 0.0, "lower bound", source.measure)
 
 

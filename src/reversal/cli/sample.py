@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STEPS = 100
 RARE = 1e-4
 FEW = 0.5
+UNLIKE = 1e-2
 
 Out = Annotated[
     Path,
@@ -67,7 +68,17 @@ def sample(run: Run, n: Count, out: Out, where_: Where = None, seed: Seed = 0) -
 
 
 def _report(n: int, evidence: Evidence) -> None:
-    """Say how probable the ranges and sets are, and how many rows the draws are worth."""
+    """Say how probable what was asked is, and how many rows the draws are worth."""
+    if evidence.num_draws:
+        _report_draws(n, evidence)
+    if evidence.lift < UNLIKE:
+        warn(
+            f"the given values are {evidence.lift:.1g} times as probable together as by chance: "
+            "the model saw few such rows, or none"
+        )
+
+
+def _report_draws(n: int, evidence: Evidence) -> None:
     error = f" (standard error {100 * evidence.stderr:.2g} %)" if evidence.stderr else ""
     say(f"  the ranges and sets hold in {100 * evidence.prob:.3g} % of such rows{error}")
     say(f"  effective sample size {evidence.effective_size:,.0f} of {evidence.num_draws:,} draws")

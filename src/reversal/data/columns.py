@@ -16,6 +16,7 @@ from reversal.data.column import Column
 from reversal.data.declared import Declared, field
 from reversal.data.frames import near
 from reversal.data.labels import Boolean, Category, Discrete, Ordered
+from reversal.data.levels import Levels
 from reversal.data.numeric import Integer, Real
 from reversal.data.temporal import CLOCKS, Moment
 from reversal.data.unmodelled import Constant, Identifier
@@ -31,6 +32,7 @@ __all__ = [
     "Discrete",
     "Identifier",
     "Integer",
+    "Levels",
     "Moment",
     "Ordered",
     "Real",
@@ -42,6 +44,7 @@ LEAVES: tuple[type[Column], ...] = (
     Constant,
     Boolean,
     Identifier,
+    Levels,
     Integer,
     Real,
     Moment,

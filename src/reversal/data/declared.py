@@ -83,7 +83,7 @@ class DeclaredCategory(Declared):
 class DeclaredAlone(Declared):
     """A type of which there is nothing more to say."""
 
-    type: Literal["boolean", "constant", "identifier", "drop"]
+    type: Literal["boolean", "levels", "constant", "identifier", "drop"]
 
 
 AnyDeclared = Annotated[

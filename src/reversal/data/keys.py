@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reversal.data.column import expected
+from reversal.errors import DataError, listed
 
 ALPHABETS = (
     string.digits,
@@ -123,10 +124,19 @@ def form_of(name: str, entries: pa.Array) -> KeyForm:
 
 
 def form_from_config(config: dict[str, Any]) -> KeyForm:
-    """Return the form whose fields plain JSON types give."""
-    form = next(form for form in FORMS if {part.name for part in fields(form)} == set(config))
+    """Return the form whose fields plain JSON types give.
+
+    Raises:
+        DataError: if there is none.
+    """
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
-    return form(**values)
+    for form in FORMS:
+        if {part.name for part in fields(form)} == values.keys():
+            return form(**values)
+    raise DataError(
+        f"Expected the form of an identifier, got the fields {listed(config)}. Install the version "
+        "of reversal that wrote it, or fit again."
+    )
 
 
 def _numbered_text(entries: pa.Array) -> Prefixed | None:

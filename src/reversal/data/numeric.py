@@ -285,7 +285,9 @@ def _parse(column: Integer | Real, value: Any) -> pa.Array:
         cure = "Nothing was learned beyond: choose a number within."
         raise column.expected(what, repr(value), cure)
     whole = isinstance(number, float) and number.is_integer()
-    return pa.array([int(number) if whole and abs(number) < 2**53 else number])
+    known = int(number) if whole and abs(number) < 2**53 else number
+    is_large = isinstance(known, int) and known >= 2**63
+    return pa.array([known], pa.uint64() if is_large else None)
 
 
 def _check_whole(name: str, numbers: np.ndarray) -> None:

@@ -45,7 +45,7 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
     codec, rest = _codec(data, space_or_process)
     source = TableSource(codec)
     if rest is None:
-        return source, default_process(source.space)
+        return source, table_process(source.space)
     process = _on_product(default_process(space_or_process))
     if _shown(process.space) != _shown(source.space):
         raise SpaceError(
@@ -58,6 +58,18 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
 def source_from_config(config: dict[str, Any], product: Product) -> Source:
     """Return the source that `Source.to_config` described."""
     return SOURCES[config["type"]].from_config(config, product)
+
+
+def table_process(space: Product) -> Any:
+    """Return the default process of a table: more time at little noise than for other arrays.
+
+    Columns that nearly determine each other, as a length and an area, do so at little noise alone.
+    """
+    parts = {
+        name: Gaussian(part, Cosine(exponent=2.0)) if isinstance(part, Euclidean) else part
+        for name, part in space.parts.items()
+    }
+    return Independent({name: default_process(part) for name, part in parts.items()})
 
 
 def default_process(given: Any) -> Any:

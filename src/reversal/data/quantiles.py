@@ -4,7 +4,7 @@ Let F be the distribution function of a column, Phi that of N(0, 1). The map
 
 .. math:: z(x) = \Phi^{-1}(F(x)), \qquad \log p(x) = \log p_z(z(x)) + \log \frac{dz}{dx},
 
-sends the column to N(0, 1). It is known at up to 257 knots and piecewise linear between them.
+sends the column to N(0, 1). It is known at up to 1025 knots and piecewise linear between them.
 Beyond the first and the last it goes on with the slope of the end piece, or with 1 over the range
 that was seen where the end piece is steeper: a number far beyond all others is encoded in order,
 by at most one unit of z per range, however heavy the tail. (A column clamps what it decodes.)
@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-NUM_KNOTS = 257
+NUM_KNOTS, NUM_CELLS = 1025, 448
 REPEATS = 4
 RESOLUTION = 1e-13
 EDGE = 1e-12  # the probability beyond each end of a spike's piece, lest the map stand still there
@@ -67,7 +67,7 @@ def cell_knots(cells: np.ndarray, counts: np.ndarray) -> Knots:
     """Return the knots of whole numbers, each spread over the unit interval around it.
 
     A number that occurs four times or more keeps its frequency: it fills its interval evenly, and
-    the ends of the 64 most frequent intervals are knots. The law of rarer ones is interpolated,
+    the ends of the 448 most frequent intervals are knots. The law of rarer ones is interpolated,
     lest a small sample be learned by heart. A gap between frequent numbers has a probability below
     1e-6, so that the map increases there too.
 
@@ -82,7 +82,7 @@ def cell_knots(cells: np.ndarray, counts: np.ndarray) -> Knots:
     probs = np.stack([above - counts + inset, above - inset], axis=1).ravel() / n
     edges, first = np.unique(edges, return_index=True)
     probs = (probs[first] + 1e-6 * np.linspace(0, 1, len(edges))) / (1 + 1e-6)
-    top = np.argsort(counts, kind="stable")[-(NUM_KNOTS // 4) :]
+    top = np.argsort(counts, kind="stable")[-NUM_CELLS:]
     ends = np.stack([cells[top] - half[top], cells[top] + half[top]])
     kept = np.unique(np.append(np.interp(ends, edges, probs), probs[[0, -1]]))
     inner = _levels(n, NUM_KNOTS + 2 - len(kept))[1:-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reversal.data.arrays import flat
 from reversal.data.columns import Constant, Discrete
-from reversal.data.conditions import Condition, Equal, condition_of
+from reversal.data.conditions import Condition, Equal, OneOf, condition_of
 from reversal.data.forms import form_class, to_table
 from reversal.data.frames import near
 from reversal.data.scales import ColumnScale, NumericScale, scale_of
@@ -40,6 +40,8 @@ class TableSource(Source):
     """
 
     codec: TableCodec
+
+    whole_factors: ClassVar[bool] = False
 
     @cached_property
     def _groups(self) -> dict[str, list[int]]:
@@ -78,6 +80,13 @@ class TableSource(Source):
         found = self._restricted(conditions).items()
         asked = (self._restriction(scale, allowed) for scale, allowed in found)
         return tuple(each for each in asked if each is not None)
+
+    def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
+        equal = _equalities(conditions)
+        codes = {k: OneOf((v,)) for k, v in equal.items() if self._is_discrete(k)}
+        return self.restrictions(codes), self.given(
+            {k: v for k, v in equal.items() if k not in codes}, 1
+        )
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         table = to_table(samples)
@@ -142,6 +151,9 @@ class TableSource(Source):
     def from_config(cls, config: Mapping[str, Any], product: Product) -> TableSource:
         """Return the source that `to_config` described."""
         return cls(TableCodec.from_config(config["codec"]))
+
+    def _is_discrete(self, name: str) -> bool:
+        return isinstance(self.codec.column(name), Discrete)
 
     def _restricted(self, conditions: Any) -> dict[ColumnScale, Any]:
         """Return the columns that a condition other than equality is on, and their sets."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Category, Constant, Discrete
+from reversal.data.columns import Constant, Discrete, Levels
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -90,11 +90,14 @@ class NumericScale(ColumnScale):
             else -self._low(between.high, between.excludes_high, -1)
         )
         first, last = self._ends
-        if low > high or low > last or high < first:
-            least, most = self.column.bounds
+        if low > high:
+            cure = "No value of the column lies in it: look at its ends."
+            raise self.column.expected("a range with values", repr(str(between)), cure)
+        if low > last or high < first:
+            least, most = map(self.column.shown, self.column.bounds)
             cure = "Nothing was learned beyond: choose a range that meets it."
-            what = f"a range with numbers from {least:.10g} to {most:.10g}"
-            raise self.column.expected(what, str(between), cure)
+            what = f"a range with values from {least} to {most}"
+            raise self.column.expected(what, repr(str(between)), cure)
         return self._stretched(low, high)
 
     def is_null(self, allowed: Intervals) -> bool:
@@ -193,7 +196,46 @@ class CodeScale(ColumnScale):
 
     @property
     def _is_ordered(self) -> bool:
-        return bool(getattr(self.column, "is_ordered", not isinstance(self.column, Category)))
+        return self.column.is_ordered
+
+
+@final
+@dataclass(frozen=True)
+class LevelScale(ColumnScale):
+    """The codes of whole numbers of few values; a bound may be any number."""
+
+    column: Levels
+
+    def point(self, value: Any) -> Codes:
+        code = int(self.column.encode(self.column.parse(value))[0])
+        return Codes(tuple(k == code for k in range(self.column.cardinality)))
+
+    def span(self, between: Between) -> Codes:
+        low = -math.inf if between.low is None else self._place(between.low)
+        high = math.inf if between.high is None else self._place(between.high)
+        above, below = (
+            np.greater if between.excludes_low else np.greater_equal,
+            np.less if between.excludes_high else np.less_equal,
+        )
+        codes = np.arange(self.column.cardinality)
+        members = above(codes, low) & below(codes, high)
+        if not members.any():
+            cure = "Nothing was learned beyond: choose a range that meets it."
+            what = f"a range that holds {self.column.members}"
+            raise self.column.expected(what, repr(str(between)), cure)
+        return Codes(tuple(members.tolist()))
+
+    def is_null(self, allowed: Codes) -> bool:
+        return allowed.is_empty
+
+    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
+        return array
+
+    def _place(self, value: Any) -> float:
+        try:
+            return self.column.place(float(value))
+        except (TypeError, ValueError):
+            raise self.column.expected("a number", repr(value), "Write a number.") from None
 
 
 @final
@@ -204,16 +246,17 @@ class ConstantScale(ColumnScale):
     column: Constant
 
     def point(self, value: Any) -> Codes:
-        return Codes((str(value) == str(self.column.value),))
+        return Codes((str(self.column.comparable(value)) == str(self.column.value),))
 
     def span(self, between: Between) -> Codes:
-        value, low, high = self.column.value, between.low, between.high
+        value = self.column.value
+        low, high = map(self.column.comparable, (between.low, between.high))
         try:
             above = low is None or (low < value if between.excludes_low else low <= value)
             below = high is None or (value < high if between.excludes_high else value <= high)
         except TypeError:
             cure = "Drop the condition."
-            raise self.column.expected(self.column.detail, str(between), cure) from None
+            raise self.column.expected(self.column.detail, repr(str(between)), cure) from None
         return Codes((above and below,))
 
     def is_null(self, allowed: Codes) -> bool:
@@ -224,7 +267,17 @@ class ConstantScale(ColumnScale):
 
 
 def scale_of(column: Column) -> ColumnScale:
-    """Return the scale of a column."""
+    """Return the scale of a column.
+
+    Raises:
+        DataError: if the column is not modelled.
+    """
     if isinstance(column, Numeric):
         return NumericScale(column)
-    return CodeScale(column) if isinstance(column, Discrete) else ConstantScale(column)  # pyright: ignore
+    if isinstance(column, Levels):
+        return LevelScale(column)
+    if isinstance(column, Discrete):
+        return CodeScale(column)
+    if isinstance(column, Constant):
+        return ConstantScale(column)
+    raise column.expected("a column with a law", column.kind, "Ask for other columns.")

@@ -29,8 +29,9 @@ VERSION = 1
 MOST_LISTED = 1000
 HEAD = """\
 # What each column is. Change a type or a field, and fit again with `--space space.yaml`.
-# Types: real, integer, category, ordered category, boolean, date, datetime, time, duration,
-# identifier (not modelled, new ones for new rows), constant, drop (left out).
+# Types: real, integer, levels (whole numbers of few values), category, ordered category, boolean,
+# date, datetime, time, duration, identifier (not modelled, new ones for new rows), constant,
+# drop (left out).
 # What is left out here is taken from the data.
 """
 

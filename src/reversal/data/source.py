@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -38,6 +38,9 @@ class Target(NamedTuple):
 class Source(ABC):
     """The way between data and states."""
 
+    whole_factors: ClassVar[bool] = True
+    """Whether a factor is a thing by itself, and not a pack of columns."""
+
     @property
     @abstractmethod
     def space(self) -> Product:
@@ -61,6 +64,10 @@ class Source(ABC):
     @abstractmethod
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
         """Return the other conditions: sites and the sets that they may lie in."""
+
+    @abstractmethod
+    def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
+        """Return the equalities of finite sites as sets of one code, and the others as `given`."""
 
     @abstractmethod
     def write_given(self, samples: Any, conditions: Any) -> Any:

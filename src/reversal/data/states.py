@@ -161,6 +161,9 @@ class StateSource(Source):
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
         return ()
 
+    def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
+        return (), {}
+
     def write_given(self, samples: Any, conditions: Any) -> Any:
         named = {"x": samples} if self.is_plain else dict(samples)
         for name, condition in self._by_factor(conditions).items():
@@ -301,16 +304,14 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     """Return values and what is known of them."""
     if isinstance(condition, Condition):
         raise DataError(
-            f"Expected values for {name!r} in `given`, got {condition}: ranges and sets are asked "
-            f"of tables. Give values, or make a frame of the arrays."
+            f"Expected values of {name!r}, got {condition}, asked of tables only. Give values."
         )
-    is_list = isinstance(condition, list) and len(condition) == 2
-    is_masked = is_list and str(getattr(condition[1], "dtype", "")).endswith("bool")
+    is_pair = isinstance(condition, list) and len(condition) == 2
+    is_masked = is_pair and str(getattr(condition[1], "dtype", "")).endswith("bool")
     if is_masked or (isinstance(condition, tuple) and len(condition) != 2):
         got = "a list" if is_masked else f"{len(condition)} entries"
         raise DataError(
-            f"Expected a tuple (values, known) for {name!r} in `given`, got {got}. "
-            f"Write ({name}, known)."
+            f"Expected a tuple (values, known) for {name!r} in `given`, got {got}. Write it so."
         )
     return condition if isinstance(condition, tuple) else (condition, True)
 

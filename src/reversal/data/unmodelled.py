@@ -97,9 +97,23 @@ class Constant(Column):
         return pa.DictionaryArray.from_arrays(codes, plain(pa.array(self.categories)))
 
     def parse(self, value: Any) -> pa.Array:
-        if str(value) not in (str(self.value), self._shown(self.value)):
+        if str(self.comparable(value)) != str(self.value):
             raise self.expected(self.detail, repr(value), "Drop the condition.")
         return self.decode(np.zeros(1))
+
+    def comparable(self, value: Any) -> Any:
+        """Return what can be compared with `value`: of a moment, a number; else the value itself.
+
+        Raises:
+            DataError: if the column holds moments and this is none.
+        """
+        if not self.storage or value is None:
+            return value
+        try:
+            moment = moments.read(value, type_of(self.storage))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise self.expected(self.detail, repr(value), "Drop the condition.") from error
+        return moments.integers(moment)[0].as_py()
 
     def _shown(self, value: Any) -> str:
         if not self.storage or value is None:

@@ -5,11 +5,11 @@ frames once for all.
 """
 
 from reversal.metrics.calibration import Reliability, covered, pit, reliability
-from reversal.metrics.columns import Rows, Schema, aligned
 from reversal.metrics.copying import Copying, copying, nearest_distances
 from reversal.metrics.intervals import Estimate, auc, bootstrap
 from reversal.metrics.nearest import Nearest, copies, nearest
 from reversal.metrics.recognition import Share, recognition
+from reversal.metrics.rows import Rows, Schema, aligned
 from reversal.metrics.scores import crps, energy_distance
 from reversal.metrics.shape import Shape, shape
 from reversal.metrics.trend import Trend, trend

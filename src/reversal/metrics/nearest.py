@@ -20,9 +20,9 @@ from typing import Any, final
 
 import numpy as np
 
-from reversal.metrics.columns import Rows, aligned
 from reversal.metrics.intervals import Estimate, bootstrap
 from reversal.metrics.recognition import Share
+from reversal.metrics.rows import Rows, aligned
 
 ENTRIES = 2**23  # of the matrix of distances that is held at once
 

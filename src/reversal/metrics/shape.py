@@ -16,7 +16,8 @@ from typing import Any, final
 
 import numpy as np
 
-from reversal.metrics.columns import Numeric, Rows, aligned
+from reversal.metrics.columns import Numeric
+from reversal.metrics.rows import Rows, aligned
 
 
 @final

@@ -22,7 +22,8 @@ from typing import Any, final
 
 import numpy as np
 
-from reversal.metrics.columns import Numeric, Rows, aligned
+from reversal.metrics.columns import Numeric
+from reversal.metrics.rows import Rows, aligned
 from reversal.metrics.shape import mean, total_variation
 
 BINS = 10

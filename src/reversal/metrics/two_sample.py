@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from reversal.metrics.columns import Rows, aligned
 from reversal.metrics.intervals import LEVEL, Estimate, auc_variance, normal_interval
+from reversal.metrics.rows import Rows, aligned
 
 MOST_CODES = 200
 """How many values of a category gradient boosting tells apart; rarer ones count as one."""

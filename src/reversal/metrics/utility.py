@@ -20,8 +20,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from reversal.errors import DataError
-from reversal.metrics.columns import Discrete, Rows, Schema, aligned
+from reversal.metrics.columns import Discrete
 from reversal.metrics.intervals import Estimate, bootstrap
+from reversal.metrics.rows import Rows, Schema, aligned
 from reversal.metrics.two_sample import boosting, features
 
 MOST_CLASSES = 20

@@ -6,13 +6,11 @@ r"""Masking: each token is hidden at a random time and stays hidden.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from reversal.core import Leap
 from reversal.noise import Randomness
 from reversal.processes.resampling import Resampling
 from reversal.spaces.categorical import Categorical
@@ -31,6 +29,7 @@ class Mask(Resampling):
     """
 
     has_full_support = False
+    is_masking = True
 
     @cached_property
     def noisy_space(self) -> Categorical:
@@ -48,14 +47,6 @@ class Mask(Resampling):
         table = torch.full((self.mask_index + 1,), -torch.inf, dtype=torch.float64)
         table[-1] = 0.0
         return table
-
-    def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
-        r"""A mask is lifted with probability :math:`(\alpha_s - \alpha_t)/(1 - \alpha_t)`."""
-        step = self.renewal(t, s)
-        lifted = step.alpha_s * step.lost_between
-        share = lifted / (step.lost_s + lifted)
-        prob = torch.where(x_t == self.mask_index, share, 0.0).to(posterior.dtype)
-        return Leap(prob, functional.pad(posterior.exp(), (0, 1)))
 
     def draw(self, shape: tuple[int, ...], like: Tensor, generator: Randomness) -> Tensor:
         """The mask, everywhere."""

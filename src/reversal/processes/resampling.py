@@ -24,6 +24,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from reversal import noise, state
 from reversal.core import Capability, Generator, Jumps, Kernel, Kind, Leap, Prior, Process
@@ -39,6 +40,8 @@ class Resampling(Process):
 
     provides = frozenset({Capability.GENERATOR, Capability.BRIDGE, Capability.PRIOR})
     has_full_support: bool
+    is_masking: bool = False
+    """Whether pi is a point mass at the last noisy state, which is no value."""
 
     def __init__(self, space: Categorical, schedule: SurvivalSchedule | None = None) -> None:
         if not isinstance(space, Categorical):
@@ -72,10 +75,6 @@ class Resampling(Process):
     def draw(self, shape: tuple[int, ...], like: Tensor, generator: Randomness) -> Tensor:
         """Draw values of shape ``(B, *sites)`` from pi."""
 
-    @abstractmethod
-    def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
-        """The law of x_s given x_t, averaged over the posterior; `blended_leap`, or shorter."""
-
     @property
     def starts_singular(self) -> bool:
         """Whether the rate is infinite at t = 1."""
@@ -93,7 +92,7 @@ class Resampling(Process):
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> RenewedKernel:
         """The same with the survival from s to t."""
-        step = self.renewal(t, s)
+        step = self._step(t, s)
         return RenewedKernel(
             self, x_s, _log(step.alpha_between), _log(step.lost_between), step.lost_between
         )
@@ -110,7 +109,7 @@ class Resampling(Process):
 
     def elapsed(self, s: Any, t: Any) -> Any:
         """The integral of the rate over [s, t]."""
-        step = self.renewal(t, s)
+        step = self._step(t, s)
         return -_log(step.alpha_between)
 
     def forward(self, x: Tensor, t: Any) -> Generator:
@@ -164,8 +163,7 @@ class Resampling(Process):
     def _survival(self, t: Any) -> Any:
         return evaluate(self.schedule.survival, self.space.align(t), dtype=torch.float64)
 
-    def renewal(self, t: Any, s: Any) -> Any:
-        """The coefficients of the step from t down to s."""
+    def _step(self, t: Any, s: Any) -> Any:
         return evaluate(
             self.schedule.renewal, self.space.align(t), self.space.align(s), dtype=torch.float64
         )
@@ -198,7 +196,7 @@ class Resampling(Process):
 
     def _pad(self, values: Tensor) -> Tensor:
         extra = self.noisy_space.num_states - values.shape[-1]
-        return torch.nn.functional.pad(values, (0, extra), value=-torch.inf) if extra else values
+        return functional.pad(values, (0, extra), value=-torch.inf) if extra else values
 
     def _score_of_posterior(self, value: Tensor, x_t: Tensor, t: Any) -> Tensor:
         at = self._survival(t)
@@ -230,9 +228,20 @@ class Resampling(Process):
             return self._posterior_of_cavity(self._cavity_of_score(value, x_t, t), x_t, t)
         return self._posterior_of_cavity(value[..., : self.space.num_values], x_t, t)
 
-    def blended_leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
+    def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
+        """The law of x_s given x_t, averaged over the posterior."""
+        return (self.lifted if self.is_masking else self.blended)(posterior, x_t, t, s)
+
+    def lifted(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
+        r"""A mask is lifted with probability :math:`(\alpha_s - \alpha_t)/(1 - \alpha_t)`."""
+        step = self._step(t, s)
+        lifted = step.alpha_s * step.lost_between
+        prob = torch.where(x_t == self.space.num_values, lifted / (step.lost_s + lifted), 0.0)
+        return Leap(prob.to(posterior.dtype), functional.pad(posterior.exp(), (0, 1)))
+
+    def blended(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
         """The second equation of this module, for any pi."""
-        step = self.renewal(t, s)
+        step = self._step(t, s)
         blend = self._blend(self._weights(posterior, x_t, t), _log(step.alpha_s), _log(step.lost_s))
         far, near = self.log_likelihood(x_t, _log(step.alpha_between), _log(step.lost_between))
         own = x_t[..., None]

@@ -6,13 +6,12 @@ r"""Uniform noise: at some rate a site draws a new value from all of its values 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from reversal import noise
-from reversal.core import Leap
 from reversal.noise import Randomness
 from reversal.processes.resampling import Resampling
 from reversal.spaces.categorical import Categorical
@@ -43,10 +42,6 @@ class Uniform(Resampling):
         if valid is None:
             valid = torch.ones(self.space.num_values, dtype=torch.bool)
         return (valid.double() / valid.sum(-1, keepdim=True)).log()
-
-    def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
-        """Any value may become any other."""
-        return self.blended_leap(posterior, x_t, t, s)
 
     def draw(self, shape: tuple[int, ...], like: Tensor, generator: Randomness) -> Tensor:
         """Uniform codes."""

@@ -69,7 +69,9 @@ def report(
     origin = origin or Origin()
     lines = log.of_trace(getattr(model, "trace_", None)) if history is None else list(history)
     conditions = [question.given for question in asked]
-    material = gather(model, holdout, train, conditions, rows=rows, seed=seed, show=show)
+    material = gather(
+        model, holdout, train, conditions, target=target, rows=rows, seed=seed, show=show
+    )
     steps: dict[str, Callable[[], Section]] = {
         "the data and the model": lambda: facts.section(material, origin, lines),
         "columns": lambda: marginals.section(material),

@@ -35,7 +35,8 @@ def section(material: Material) -> Section:
             "How often does each value occur? The error of a column is the greatest gap between "
             "the two cumulative curves (numbers and dates), or the share of rows that would have "
             "to change their value (everything else). Beside it stands its floor: the error of "
-            f"as many unseen real rows ({len(unseen):,}), which no model can be expected to beat."
+            f"as many unseen real rows ({len(unseen):,}), which no model can be expected to beat. "
+            "The shares written beside bars are those of the synthetic rows."
         ),
         Table(
             "Mean error over the columns",

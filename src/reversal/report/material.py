@@ -95,17 +95,21 @@ def gather(
     train: Any = None,
     conditions: Sequence[Any] = (),
     *,
+    target: str | None = None,
     rows: int | None = None,
     seed: int = 0,
     show: Show | None = None,
 ) -> Material:
     """Draw synthetic rows, and bring all tables under one schema.
 
+    What can be refused is refused before the long work of drawing.
+
     Args:
         model: that was fitted to a table.
         holdout: a frame of real rows that it was not trained on.
         train: the frame that it was trained on, or a part of it.
         conditions: what `Model.sample` takes, one per question.
+        target: a column that must be among those that are compared.
         rows: how many rows are drawn; by default as many as there are to compare with.
         seed: of all that is drawn.
         show: ``show(done, doing, steps)`` accompanies the drawing.
@@ -117,28 +121,30 @@ def gather(
     columns = _columns(model)
     tables = {"holdout": holdout} | ({} if train is None else {"train": train})
     read = {what: _checked(to_table(frame), columns, what) for what, frame in tables.items()}
+    asked = {what: _askable(table, columns) for what, table in read.items()}
+    for table, _ in asked.values():
+        model.source_.encode(table)
     most = max(1000, CELLS // len(columns))
     real, unseen = _split(read, min(MOST_REAL, 5 * most), min(MOST_MADE, most), seed)
+    kinds = {c.name: "an identifier" for c in columns if c.kind == "identifier"}
+    if target is not None:
+        aligned(real, unseen, leave_out=kinds)[0].schema.place(target)
+    answers = [model.sample(ANSWERED, c, seed=seed, missing=True) for c in conditions]
     count = rows or max(min(len(real), MOST_MADE, most), len(unseen))
     steps = 100 * -(-count // 4096)
     with (show or _silent)(f"drew {count:,} rows", "drawing rows", steps) as on_step:
         made = model.sample(count, seed=seed, missing=True, on_step=on_step)
-    answers = [model.sample(ANSWERED, c, seed=seed, missing=True) for c in conditions]
-    kinds = {c.name: "an identifier" for c in columns if c.kind == "identifier"}
     views = aligned(real, unseen, *map(to_table, [made, *answers]), leave_out=kinds)
-    asked, unknown = _askable(read["holdout"], columns)
-    known = None if train is None else _askable(read["train"], columns)[0]
-    sizes = {what: table.num_rows for what, table in read.items()}
     return Material(
         model=model,
         columns=columns,
         real=views[0],
         unseen=views[1],
         made=views[2],
-        train=known,
-        holdout=asked,
-        sizes=sizes,
-        unknown=unknown,
+        train=asked["train"][0] if train is not None else None,
+        holdout=asked["holdout"][0],
+        sizes={what: table.num_rows for what, table in read.items()},
+        unknown=asked["holdout"][1],
         answers=views[3:],
         seed=seed,
     )
@@ -220,7 +226,6 @@ def _split(
 def _askable(table: pa.Table, columns: tuple[Column, ...]) -> tuple[pa.Table, dict[str, int]]:
     """Return a table with gaps in the place of values that the model has never seen."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from reversal.data.arrays import flat, plain
 
@@ -230,12 +235,26 @@ def _askable(table: pa.Table, columns: tuple[Column, ...]) -> tuple[pa.Table, di
         array = flat(table[column.name])
         known = getattr(column, "categories", None)
         if known and column.kind != "constant":
-            values = plain(array)
-            same = pa.array(known)
-            seen = pc.is_in(values.cast(plain(same).type), value_set=plain(same))  # pyright: ignore
-            new = pc.and_(pc.invert(seen), values.is_valid())  # pyright: ignore
-            if pc.any(new).as_py():  # pyright: ignore
-                unknown[column.name] = pc.sum(new).as_py()  # pyright: ignore
-                array = pc.if_else(new, pa.scalar(None, values.type), values)  # pyright: ignore
+            array, count = _known(array, plain(pa.array(known)))
+            unknown |= {column.name: count} if count else {}
         arrays.append(array)
     return pa.Table.from_arrays(arrays, names=table.column_names), unknown
+
+
+def _known(array: pa.Array, known: pa.Array) -> tuple[pa.Array, int]:
+    """Return an array with gaps where a value is not known, and how many there were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from reversal.data.arrays import plain
+
+    values = plain(array)
+    try:
+        seen = pc.is_in(values.cast(known.type), value_set=known)  # pyright: ignore
+    except (pa.ArrowException, NotImplementedError):
+        return array, 0  # of another type altogether: the codec says so
+    new = pc.and_(pc.invert(seen), values.is_valid())  # pyright: ignore
+    count = pc.sum(new).as_py() or 0  # pyright: ignore
+    if not count:
+        return array, 0
+    return pc.if_else(new, pa.scalar(None, values.type), values), count  # pyright: ignore

@@ -36,6 +36,7 @@ from reversal.restrictions.restriction import Restriction
 MOST_ROUNDS: Final = 4
 ENOUGH: Final = 0.99
 IMPOSSIBLE: Final = 1e-12
+ROUNDING: Final = 1e-9
 
 
 @final
@@ -48,12 +49,15 @@ class Evidence:
         stderr: its standard error.
         num_draws: how many draws of the restricted sites were made.
         effective_size: how many equally weighted ones they are worth.
+        lift: how many times as probable given codes are together as they would be apart; far below
+            1 where they hardly occur together.
     """
 
     prob: float
     stderr: float
     num_draws: int
     effective_size: float
+    lift: float = 1.0
 
 
 @torch.no_grad()
@@ -94,7 +98,7 @@ def restricted(
     contexts, weights = [], []
     for _ in range(rounds if len(order) > 1 else 1):
         start = Context.of(denoiser, max(n, 1), given, generator, largest_call)
-        context, log_weights = _sweep(start, order, generator)
+        context, log_weights = sweep(start, order, generator)
         contexts.append(context)
         weights.append(log_weights)
         if effective_size(torch.cat(weights)) >= ENOUGH * n:
@@ -122,7 +126,7 @@ def probability(
         return Evidence(1.0, 0.0, 1, 1.0)
     n = num_draws if len(order) > 1 else 1
     start = Context.of(denoiser, n, given, generator, largest_call)
-    context, total = _sweep(start, order[:-1], generator)
+    context, total = sweep(start, order[:-1], generator)
     return _evidence(total + order[-1].log_prob(context))
 
 
@@ -145,7 +149,7 @@ def resampled(log_weights: Tensor, n: int, generator: Randomness = None) -> Tens
     return index[noise.uniform((n,), log_weights, generator).argsort()]
 
 
-def _sweep(
+def sweep(
     context: Context, order: Sequence[Restriction], generator: Randomness
 ) -> tuple[Context, Tensor]:
     """Draw site after site; return the rows and their log-weights."""
@@ -170,8 +174,9 @@ def _by_probability(first: Context, restrictions: Sequence[Restriction]) -> list
 
 def _evidence(log_weights: Tensor) -> Evidence:
     weights, n = log_weights.exp(), len(log_weights)
-    spread = float(weights.std()) / n**0.5 if n > 1 else 0.0
-    return Evidence(float(weights.mean()), spread, n, effective_size(log_weights))
+    mean, spread = float(weights.mean()), float(weights.std()) / n**0.5 if n > 1 else 0.0
+    spread = spread if spread > ROUNDING * mean else 0.0
+    return Evidence(mean, spread, n, effective_size(log_weights))
 
 
 def _refuse_impossible(prob: float) -> None:

@@ -26,7 +26,8 @@ def check(settings: Mapping[str, Any]) -> None:
         whole("steps", settings["steps"], 1)
     whole("hidden_features", settings["hidden_features"], 1)
     whole("num_blocks", settings["num_blocks"], 0)
-    share("dropout", settings["dropout"])
+    if settings["dropout"] is not None:
+        share("dropout", settings["dropout"])
     positive("learning_rate", settings["learning_rate"])
     whole("seed", settings["seed"], 0, MOST_SEED)
 

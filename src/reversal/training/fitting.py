@@ -1,7 +1,8 @@
 r"""From a process to a trained denoiser: its network, its clocks, its objective.
 
 The clocks are a mixture: any part given any part (each site known or dropped at random), and whole
-factors given whole factors, so that one network knows every conditional,
+factors given whole factors or, of the columns of a table, one given any, so that one network knows
+every conditional,
 
 .. math:: p(x_A \mid x_B) \quad \text{for any parts } A, B .
 """
@@ -22,6 +23,7 @@ from reversal.denoisers import NetworkDenoiser
 from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
 from reversal.noise import Randomness
 from reversal.objectives import Regression
+from reversal.one_site import OneSite
 from reversal.spaces import Categorical, Torus
 from reversal.training.distributed import Alone, World
 from reversal.training.keeping import Keeper
@@ -30,6 +32,14 @@ from reversal.training.loop import Plan, Progress, Trace, train
 
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
+WHOLE_FACTORS: Final = (
+    (SiteClocks(known=0.4, dropped=0.1), 0.6),
+    (FactorClocks(known=0.45, dropped=0.1), 0.4),
+)
+ANY_COLUMNS: Final = ((SiteClocks(known=0.4, dropped=0.1), 0.9), (OneSite(), 0.1))
+DROPOUT: Final = 0.1
+MANY: Final = 10_000
+"""From how many rows on nothing is left out of the network in training."""
 CHECKED: Final = 1024
 """How many draws a held-out loss is the mean of, at least."""
 MINUTES: Final = (1, 10)
@@ -54,18 +64,26 @@ def plan_for(settings: Mapping[str, Any], present: Mapping[str, Tensor]) -> Plan
     return Plan(steps, minutes, learning_rate=settings["learning_rate"], patience=patience)
 
 
-def denoiser_of(process: Any, architecture: Mapping[str, Any]) -> NetworkDenoiser:
+def sized(architecture: Mapping[str, Any], num_rows: int = MANY) -> dict[str, Any]:
+    """Return the arguments of a network with what was left to the size of the data."""
+    dropout = architecture["dropout"]
+    chosen = DROPOUT if num_rows < MANY else 0.0
+    return {**architecture, "dropout": chosen if dropout is None else dropout}
+
+
+def denoiser_of(
+    process: Any, architecture: Mapping[str, Any], whole_factors: bool = True
+) -> NetworkDenoiser:
     """Return an untrained denoiser of a product; its weights come from torch's own generator.
 
     Args:
         process: a product of paths.
         architecture: arguments of `ResidualMLP`.
+        whole_factors: whether a factor is a thing by itself, that is asked for given others as a
+            whole, and not a pack of columns.
     """
     ports = {name: _port(path) for name, path in process.parts.items()}
-    laws = [
-        (SiteClocks(known=0.4, dropped=0.1), 0.6),
-        (FactorClocks(known=0.45, dropped=0.1), 0.4),
-    ]
+    laws = WHOLE_FACTORS if whole_factors else ANY_COLUMNS
     return NetworkDenoiser(ResidualMLP(ports, **architecture), process, clocks=MixedClocks(laws))
 
 
