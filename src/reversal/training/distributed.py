@@ -14,6 +14,7 @@ and writes what is not cut into shards.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,8 +246,15 @@ def world_of(shard: bool = False) -> World:
         return Alone()
     if not dist.is_initialized():
         dist.init_process_group("gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return Shards() if shard else Replicas()
+
+
+def _leave() -> None:
+    """Leave the group, after what refers to it: its threads must have ended before the process."""
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 _TOGETHER: ContextVar[World | None] = ContextVar("together", default=None)
