@@ -90,17 +90,19 @@ def fit(
     """
     preflight.run_to_write(out)
     from reversal.cli.schema import show
-    from reversal.data import Schema, TableCodec, frames
+    from reversal.data import Schema
+    from reversal.data.census import infer_codec
+    from reversal.data.table_file import open_table
     from reversal.model import Model
     from reversal.training import TensorBoard, keeping
 
     declared = None if space is None else Schema.read(space)
-    frame = frames.read(file)
+    frame = open_table(file)
     known: Any = declared
     if isinstance(frame, Mapping):
         say(f"  {frame}")
     else:
-        known = TableCodec.infer(frame, declared)
+        known = infer_codec(frame, declared)
         show(known)
     given: dict[str, Any] = {
         k: value for k, value in (("minutes", minutes), ("seed", seed)) if value is not None
