@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final, final
@@ -40,6 +41,7 @@ class Stored(ABC):
     def __init__(self, folder: str | os.PathLike[str], event: tuple[int, ...], dtype: Any) -> None:
         self.event, self.dtype = event, dtype
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._rows = 0
         self._map: np.ndarray | None = None
 
