@@ -300,7 +300,7 @@ def test_more_categories_than_are_kept_are_refused(path, monkeypatch):
     monkeypatch.setattr(evidence, "MOST_TEXTS", 20)
     frame = pd.DataFrame({"x": range(ROWS), "word": [f"w{k % 900}" for k in range(ROWS)]})
     written(frame.assign(x=frame["x"] % 5), path)
-    with pytest.raises(DataError, match="'word': expected at most 20 categories.*got more"):
+    with pytest.raises(DataError, match=r"'word': expected at most 20 categories.*got more"):
         column(path)
 
 
@@ -348,7 +348,7 @@ def test_a_full_disk_is_said(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Values, "append", full)
-    with pytest.raises(DataError, match="Expected room for the states.*No space left"):
+    with pytest.raises(DataError, match=r"Expected room for the states.*No space left"):
         encode(source, file, 0)
 
 
@@ -361,7 +361,7 @@ def test_nothing_is_left_on_disk(path, tmp_path):
 
 
 def test_what_arrow_holds_does_not_grow_with_the_file(path, monkeypatch):
-    """The fast version of `test_memory`: a table of 24 MB, of which a tenth is held at most."""
+    """The fast version of `test_memory`: a table of 24 MB, of which a fifth is held at most."""
     small_sample(monkeypatch, 1000)
     monkeypatch.setattr(table_file, "BATCH_CELLS", 30_000)
     monkeypatch.setattr(csv_types, "BLOCK", 100_000)
@@ -383,8 +383,8 @@ def test_what_arrow_holds_does_not_grow_with_the_file(path, monkeypatch):
     monkeypatch.setattr(type(file), "batches", watched)
     source = TableSource(infer_codec(file))
     assert len(encode(source, file, 0).state["numeric"]) == 1_000_000
-    assert len(held) >= 200
-    assert max(held) < 100 * table.nbytes / 10
+    assert len(held) >= 150
+    assert max(held) < 100 * table.nbytes / 5
 
 
 def test_the_command_line_streams_and_refuses_a_damaged_file(path, tmp_path):

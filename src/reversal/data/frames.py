@@ -167,8 +167,9 @@ def not_csv(path: Path, error: Exception) -> DataError:
 
 def not_parquet(path: Path, error: Exception) -> DataError:
     """Return the error that a file is no Parquet file."""
+    said = " ".join(str(error).split()).rstrip(" .")
     return DataError(
-        f"Expected a Parquet file at {str(path)!r}, got: {error}. It may be cut short: "
+        f"Expected a Parquet file at {str(path)!r}, got: {said}. It may be cut short: "
         "write it again."
     )
 
