@@ -17,8 +17,9 @@ import torch
 
 from reversal.answers import drawing, filling, predicting, scoring
 from reversal.core import Path, Sampler, Space
-from reversal.data.frames import read
 from reversal.data.opening import opened, source_from_config
+from reversal.data.spilled import encode
+from reversal.data.table_file import open_table
 from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
 from reversal.restrictions import Evidence
@@ -85,7 +86,8 @@ class Model:
         """Learn the joint law of a table, or of arrays.
 
         Args:
-            data: a pandas, polars or Arrow frame, or the path of a CSV or Parquet file; or with a
+            data: a pandas, polars or Arrow frame, or the path of a CSV or Parquet file, which is
+                streamed where it takes more than 2^28 bytes; or with a
                 space or process, a dict of arrays by factor (one array on a plain space).
             space_or_process: where arrays live, or how they are noised; by default numbers get
                 Gaussian noise, codes a mask, angles and rotations heat.
@@ -112,9 +114,9 @@ class Model:
         session = Session(run, resume, checkpoint_seconds, callbacks, shard)
         arguments.check(self._settings())
         if isinstance(data, str | os.PathLike):
-            name, data = name or os.path.basename(data), read(data)
+            name, data = name or os.path.basename(data), open_table(data)
         source, process = opened(data, space_or_process)
-        encoded = source.encode(data, self.seed)
+        encoded = encode(source, data, self.seed, run)
         plan = plan_for(self._settings(), encoded.present)
         kinds = {"source": source.to_config(), "process": repr(process)}
         facts = facts_of(name or "", encoded, kinds, self._settings(), plan)

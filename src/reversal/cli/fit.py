@@ -118,14 +118,16 @@ def fit(
 def _opened(file: Path, space: Path | None) -> tuple[Any, Any]:
     """Return what a file holds and what its columns are, and show that."""
     from reversal.cli.schema import show
-    from reversal.data import Schema, TableCodec, frames
+    from reversal.data import Schema
+    from reversal.data.census import infer_codec
+    from reversal.data.table_file import open_table
 
     declared = None if space is None else Schema.read(space)
-    frame = frames.read(file)
+    frame = open_table(file)
     if isinstance(frame, Mapping):
         say(f"  {frame}")
         return frame, declared
-    known = TableCodec.infer(frame, declared)
+    known = infer_codec(frame, declared)
     show(known)
     return frame, known
 

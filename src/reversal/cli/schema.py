@@ -31,10 +31,12 @@ def schema(file: Table, out: Out = None, space: Space = None) -> None:
     if out is not None:
         preflight.file_to_write(out)
         preflight.not_the_same(file, out)
-    from reversal.data import Schema, TableCodec, read, write_schema
+    from reversal.data import Schema, write_schema
+    from reversal.data.census import infer_codec
+    from reversal.data.table_file import open_table
 
     declared = None if space is None else Schema.read(space)
-    codec = TableCodec.infer(read(file), declared)
+    codec = infer_codec(open_table(file), declared)
     show(codec)
     if out is not None:
         write_schema(codec.space_yaml(), out)

@@ -47,18 +47,9 @@ def read(path: str | os.PathLike[str]) -> Any:
         from reversal.data.pictures import read_pictures
 
         return read_pictures(path)
-    reader = _format(path, READERS, "read")
-    if not path.is_file():
-        raise DataError(f"Expected a file, found none at {str(path)!r}: {_neighbors(path)}")
-    if path.stat().st_size == 0:
-        raise DataError(f"Expected a table in {str(path)!r}, got an empty file. Save it again.")
-    table = reader(path)
-    if table.num_rows == 0:
-        raise DataError(
-            f"Expected rows in {str(path)!r}, got {table.num_columns} column names and no row. "
-            "Add at least one row."
-        )
-    return table.to_pandas() if path.suffix.lower() == ".csv" or _is_pandas(table) else table
+    table = chosen(path, READERS)(path)
+    check_rows(path, table.num_rows, table.num_columns)
+    return table.to_pandas() if path.suffix.lower() == ".csv" or is_pandas(table.schema) else table
 
 
 def write(frame: Any, path: str | os.PathLike[str]) -> None:
@@ -78,6 +69,29 @@ def write(frame: Any, path: str | os.PathLike[str]) -> None:
     writer = _format(path, WRITERS, "write")
     with replacing(path) as file:
         writer(frame, file)
+
+
+def chosen(path: Path, readers: Mapping[str, Callable[[Path], Any]]) -> Callable[[Path], Any]:
+    """Return what reads a file of this extension.
+
+    Raises:
+        DataError: if the extension is unknown, or the file is missing or empty.
+    """
+    reader = _format(path, readers, "read")
+    if not path.is_file():
+        raise DataError(f"Expected a file, found none at {str(path)!r}: {_neighbors(path)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"Expected a table in {str(path)!r}, got an empty file. Save it again.")
+    return reader
+
+
+def check_rows(path: Path, num_rows: int, num_columns: int) -> None:
+    """Refuse a file without rows."""
+    if num_rows == 0:
+        raise DataError(
+            f"Expected rows in {str(path)!r}, got {num_columns} column names and no row. "
+            "Add at least one row."
+        )
 
 
 @contextmanager
@@ -106,7 +120,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
-def _format(path: Path, known: dict[str, Callable[..., Any]], verb: str) -> Callable[..., Any]:
+def _format(path: Path, known: Mapping[str, Callable[..., Any]], verb: str) -> Callable[..., Any]:
     """Return what reads or writes files of this extension."""
     if path.suffix.lower() not in known:
         raise DataError(
@@ -132,22 +146,44 @@ def _read_csv(path: Path) -> pa.Table:
         if table.num_columns == 1:  # an empty line is a gap
             table = _parsed(path, keep_empty=True)
     except (pa.ArrowException, OSError) as error:
-        _check_marks(path)
-        raise DataError(
-            f"Expected comma-separated text in {str(path)!r}, got: {error}. "
-            "Each row needs as many cells as the first line has names."
-        ) from error
+        raise not_csv(path, error) from error
     if table.num_columns == 1:
-        _check_marks(path)
+        check_marks(path)
+    check_text(path, table.schema)
     for field in table.schema:
+        if pa.types.is_float64(field.type) and _is_large(table[field.name]):
+            check_digits(path, field.name, _parsed(path, texts=[field.name])[field.name])
+    return table
+
+
+def not_csv(path: Path, error: Exception) -> DataError:
+    """Return the error that a file is no CSV file, or has other marks between its cells."""
+    check_marks(path)
+    return DataError(
+        f"Expected comma-separated text in {str(path)!r}, got: {error}. "
+        "Each row needs as many cells as the first line has names."
+    )
+
+
+def not_parquet(path: Path, error: Exception) -> DataError:
+    """Return the error that a file is no Parquet file."""
+    said = " ".join(str(error).split()).rstrip(" .")
+    return DataError(
+        f"Expected a Parquet file at {str(path)!r}, got: {said}. It may be cut short: "
+        "write it again."
+    )
+
+
+def check_text(path: Path, schema: pa.Schema) -> None:
+    """Refuse columns of bytes, which a CSV file that is not in UTF-8 has."""
+    import pyarrow as pa
+
+    for field in schema:
         if pa.types.is_binary(field.type):
             raise DataError(
                 f"Column {field.name!r} of {str(path)!r}: expected UTF-8 text, got other bytes. "
                 "Save the file in UTF-8."
             )
-        if pa.types.is_float64(field.type) and _is_large(table[field.name]):
-            _check_digits(path, field.name)
-    return table
 
 
 def _parsed(path: Path, keep_empty: bool = False, texts: Collection[str] = ()) -> pa.Table:
@@ -158,19 +194,19 @@ def _parsed(path: Path, keep_empty: bool = False, texts: Collection[str] = ()) -
     types = {name: pa.string() for name in texts}
     return csv.read_csv(
         path,
-        read_options=csv.ReadOptions(skip_rows=_lines_before(path) if keep_empty else 0),
+        read_options=csv.ReadOptions(skip_rows=lines_before(path) if keep_empty else 0),
         parse_options=csv.ParseOptions(ignore_empty_lines=not keep_empty),
         convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=types),
     )
 
 
-def _lines_before(path: Path) -> int:
+def lines_before(path: Path) -> int:
     """Return the number of empty lines above the first line that is not."""
     with open(path, "rb") as file:
         return next((k for k, line in enumerate(file) if line.strip(b"\r\n")), 0)
 
 
-def _check_marks(path: Path) -> None:
+def check_marks(path: Path) -> None:
     """Refuse a file whose first line has no comma, but another mark between cells."""
     with open(path, encoding="utf-8", errors="replace") as file:
         line = file.readline().rstrip("\r\n")
@@ -188,13 +224,9 @@ def _is_large(array: pa.ChunkedArray) -> bool:
     return bool((abs(numbers) >= 2**53).any() and (numbers == numbers.round()).all())
 
 
-def _check_digits(path: Path, name: str) -> None:
-    """Refuse whole numbers that came back as others.
-
-    Raises:
-        DataError: if float64 does not hold a number that is written in digits alone.
-    """
-    for row, text in enumerate(_parsed(path, texts=[name])[name].to_pylist()):
+def check_digits(path: Path, name: str, texts: pa.ChunkedArray, first: int = 0) -> None:
+    """Refuse whole numbers that float64 does not hold; ``first`` is the number of the first row."""
+    for row, text in enumerate(texts.to_pylist(), first):
         digits = (text or "").strip()
         if digits.lstrip("+-").isdecimal() and int(digits) != int(float(digits)):
             raise DataError(
@@ -211,14 +243,12 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"Expected a Parquet file at {str(path)!r}, got: {error}. It may be cut short: "
-            "write it again."
-        ) from error
+        raise not_parquet(path, error) from error
 
 
-def _is_pandas(table: pa.Table) -> bool:
-    return b"pandas" in (table.schema.metadata or {})
+def is_pandas(schema: pa.Schema) -> bool:
+    """Whether pandas wrote a Parquet file."""
+    return b"pandas" in (schema.metadata or {})
 
 
 def _write_csv(frame: Any, file: IO[bytes]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from reversal.core import Capability, Path
+from reversal.data.census import infer_codec
 from reversal.data.pictures import FACTOR, Pictures
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
@@ -97,8 +98,8 @@ def _codec(data: Any, given: Any) -> tuple[TableCodec, Any]:
     if isinstance(given, str | os.PathLike):
         given = Schema.read(given)
     if isinstance(given, Schema):
-        return TableCodec.infer(data, given), None
-    return TableCodec.infer(data), given
+        return infer_codec(data, given), None
+    return infer_codec(data), given
 
 
 def _arrays(data: Any, given: Any) -> tuple[Source, Any]:

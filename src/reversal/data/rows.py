@@ -63,7 +63,11 @@ class TableSource(Source):
         return Product(parts)
 
     def encode(self, data: Any, seed: int = 0) -> Encoded:
-        state, present = self.codec.encode(data, torch.Generator().manual_seed(seed))
+        return self.encode_with(data, torch.Generator().manual_seed(seed))
+
+    def encode_with(self, data: Any, generator: torch.Generator) -> Encoded:
+        """Return the states of rows, dithered by a generator that goes on with the next ones."""
+        state, present = self.codec.encode(data, generator)
         return Encoded(self._split(state), self._split(present))
 
     def decode(self, state: State, seed: int | None = None, conditions: Any = None) -> Any:

@@ -75,17 +75,28 @@ class TableCodec:
         """
         table = to_table(frame)
         _check_size(table)
-        declared = {} if schema is None else schema.of(table.column_names)
+        form = form_class(frame).of(frame, table)
+        return cls.inferred(form, schema, lambda name, what: infer(name, table[name], what))
+
+    @classmethod
+    def inferred(
+        cls, form: Form, schema: Schema | None, column: Callable[[str, Any], Column]
+    ) -> TableCodec:
+        """Return the codec of a form's columns, each of which a function of name and schema shows.
+
+        Raises:
+            DataError: if none of them varies, or the schema has others.
+        """
+        declared = {} if schema is None else schema.of(form.names)
         dropped = tuple(name for name, what in declared.items() if what.type == "drop")
-        kept = [name for name in table.column_names if name not in dropped]
-        columns = tuple(infer(name, table[name], declared.get(name)) for name in kept)
+        kept = [name for name in form.names if name not in dropped]
+        columns = tuple(column(name, declared.get(name)) for name in kept)
         if not any(isinstance(column, Numeric | Discrete) for column in columns):
             raise DataError(
                 f"Expected a column that varies, got {len(columns)} with one value each, or with "
                 "another one in every row. There is nothing to learn: hand over more rows or other "
                 "columns, or say `type: category` or `type: integer` of a key in space.yaml."
             )
-        form = form_class(frame).of(frame, table)
         return cls(columns, form.keep(kept), dropped)
 
     @cached_property

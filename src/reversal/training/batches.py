@@ -11,6 +11,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from reversal.training.permutations import Feistel, permutation
+
 MOST = 2**31 - 1
 
 
@@ -23,13 +25,13 @@ class Batches:
         size: B.
         generator: one number is drawn from it.
 
-    Memory: the permutation that is in use.
+    Memory: the permutation that is in use, see `permutations`.
     """
 
     def __init__(self, num_items: int, size: int, generator: torch.Generator) -> None:
         self.num_items, self.size = num_items, size
         self.seed = int(torch.randint(MOST, (), generator=generator))
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, Tensor | Feistel] = {}
 
     def at(self, step: int) -> Tensor:
         """Return the items ``(B,)`` of a step."""
@@ -40,9 +42,10 @@ class Batches:
             parts.append(self._turn(turn)[max(0, start - first) : stop - first])
         return torch.cat(parts)
 
-    def _turn(self, number: int) -> Tensor:
+    def _turn(self, number: int) -> Tensor | Feistel:
         """Return a permutation; the last one is kept."""
         if number not in self._kept:
             own = torch.Generator().manual_seed((self.seed + number) % MOST)
-            self._kept = {number: torch.randperm(self.num_items, generator=own)}
+            self._kept = {}
+            self._kept = {number: permutation(self.num_items, own)}
         return self._kept[number]

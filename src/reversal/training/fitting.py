@@ -29,6 +29,7 @@ from reversal.training.distributed import Alone, World
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
 from reversal.training.loop import Plan, Progress, Trace, train
+from reversal.training.permutations import permutation
 
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
@@ -101,7 +102,8 @@ def fit_denoiser(
 
     Args:
         denoiser: trained in place.
-        data: states, and masks of the sites that are present.
+        data: states, and masks of the sites that are present: tensors, or what gives tensors for
+            indices, as states on disk do.
         plan: budget and optimizer.
         seed: where batches and noise come from.
         on_progress: called after every step.
@@ -111,9 +113,9 @@ def fit_denoiser(
     """
     generator = torch.Generator().manual_seed(seed)
     n = state.batch_size(data[0])
-    order = torch.randperm(n, generator=generator)
+    order = permutation(n, generator)
     size = min(int(HELD_OUT * n), MOST_HELD_OUT)
-    held, kept = order[:size], order[size:]
+    held = order[:size]
     objective = Regression()
     world = Alone() if world is None else world
     share = world.noise(generator, plan.batch_size)
@@ -130,8 +132,8 @@ def fit_denoiser(
 
     return train(
         denoiser,
-        lambda index: losses(kept[index], share),
-        len(kept),
+        lambda index: losses(order[index + size], share),
+        n - size,
         plan,
         generator,
         validate if size else None,
