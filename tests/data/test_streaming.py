@@ -294,7 +294,7 @@ def test_numbers_that_repeat_are_no_keys(path, monkeypatch):
     numbers[5:2000] = 17
     written(pd.DataFrame({"x": numbers, "y": np.arange(ROWS)[::-1], "z": numbers % 3}), path)
     codec = infer_codec(open_table(path))
-    assert [c.kind for c in codec.columns] == ["integer", "identifier", "integer"]
+    assert [c.kind for c in codec.columns] == ["integer", "identifier", "levels"]
 
 
 def test_more_categories_than_are_kept_are_refused(path, monkeypatch):
