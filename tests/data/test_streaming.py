@@ -413,3 +413,28 @@ def test_the_command_line_streams_and_refuses_a_damaged_file(path, tmp_path):
     assert program.invoke(app, call).exit_code == 2
     shown = program.invoke(app, ["schema", str(written(mixed(1000), path))])
     assert shown.exit_code == 0, shown.output
+
+
+def test_rarer_types_are_streamed_too(tmp_path, monkeypatch):
+    small_sample(monkeypatch, 300)
+    rng = np.random.default_rng(5)
+    numbers = pa.array(rng.integers(0, 10**12, ROWS))
+    table = pa.table(
+        {
+            "duration": numbers.cast(pa.duration("ns")),
+            "time": numbers.cast(pa.time64("ns")),
+            "date": pa.array(rng.integers(0, 999, ROWS) * 86_400_000).cast(pa.date64()),
+            "zoned": numbers.cast(pa.timestamp("ns", "UTC")),
+            "cents": pa.array(rng.integers(0, 9999, ROWS)).cast(pa.decimal128(21, 2)),
+            "half": pa.array(rng.normal(size=ROWS).astype("f2")),
+            "large": pa.array(rng.integers(0, 2**63, ROWS).astype("u8") * 2),
+            "none": pa.nulls(ROWS),
+            "letter": pa.array(rng.choice(list("abc"), ROWS)).dictionary_encode(),
+        }
+    )
+    parquet.write_table(table, tmp_path / "table.parquet", row_group_size=500)
+    file = open_table(tmp_path / "table.parquet")
+    codec, whole = infer_codec(file), TableCodec.infer(frames.read(file.path))
+    assert shown(codec) == shown(whole)
+    assert codec.form == whole.form
+    assert len(encode(TableSource(codec), file, 0).state["numeric"]) == ROWS

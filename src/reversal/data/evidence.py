@@ -188,8 +188,10 @@ def _bare(kind: Any) -> pa.DataType:
 
 
 def _least_and_greatest(entries: pa.Array) -> pa.Array:
-    ends = pc.min_max(entries)  # pyright: ignore
-    return pa.array([ends["min"], ends["max"]], entries.type)
+    kind = entries.type
+    counted = entries.view(pa.int64()) if pa.types.is_duration(kind) else entries
+    ends = pc.min_max(counted)  # pyright: ignore
+    return pa.array([ends["min"], ends["max"]], counted.type).view(kind)
 
 
 def _counted(array: pa.Array) -> np.ndarray:
