@@ -90,7 +90,7 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0
     checks: int = 40
-    patience: int = 8
+    patience: int = 16
     visits: int = 400
 
     def __post_init__(self) -> None:
