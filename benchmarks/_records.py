@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any, final
 
@@ -34,6 +35,7 @@ class Ledger:
             "date": str(datetime.date.today()),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "torch": torch.__version__,
+            "commit": _commit(),
         }
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row | made) + "\n")
@@ -64,6 +66,12 @@ class Ledger:
         """Print a section, and put it into RESULTS.md."""
         print(text)
         write(text, self.section)
+
+
+def _commit() -> str:
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(words, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def cell(values: list[float], digits: int) -> str:

@@ -127,8 +127,8 @@ def main() -> None:
             for name in args.makers:
                 try:
                     figures = measured(TASKS[table], MAKERS[name](), args.data, seed)
-                except ImportError as error:
-                    print(f"{name} is left out: {error}", file=sys.stderr)
+                except Exception as error:
+                    print(f"{table}, {name} is left out: {error!r}", file=sys.stderr)
                     continue
                 ledger.keep(place | {"maker": name} | figures)
     ledger.write(section(ledger))

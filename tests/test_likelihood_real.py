@@ -20,6 +20,7 @@ from torch import Tensor
 
 import reversal as rv
 from reversal.core import Denoiser
+from reversal.likelihood import _last_time, _reference_integral
 from reversal.schedules import Variance, VarianceSchedule
 
 GAUSSIAN = {
@@ -233,3 +234,29 @@ def test_elbo_on_a_manifold_is_below_the_log_density_and_close(space):
     assert (value > truth - 4 * stderr - 0.01).all()
     assert stderr.max() < 0.4
     assert result.measure == "uniform probability"
+
+
+@pytest.mark.parametrize("eps", [1e-3, 1e-4, 1e-6, 1e-9])
+@pytest.mark.parametrize("schedule", [rv.Cosine(), rv.Cosine(exponent=2.0)], ids=str)
+def test_the_integral_of_the_control_variate_keeps_its_digits(schedule, eps):
+    """Half of [log(s / (1 + s)) + 1 / (1 + s)] and of -x^2 / (1 + s), s = tan(theta t^p)^2."""
+    x = torch.tensor([[0.0, 1.5]], dtype=torch.float64)
+    found = _reference_integral(
+        rv.Gaussian(rv.Euclidean(2), schedule), x, torch.tensor([eps], dtype=torch.float64)
+    )
+    theta = math.acos(schedule.last_alpha)
+    low, high = (math.tan(theta * t**schedule.exponent) ** 2 for t in (eps, 1.0))
+    logs = [math.log(s) - math.log1p(s) for s in (low, high)]
+    gone = high / (1 + high) - low / (1 + low)
+    exact = (logs[1] - logs[0] - gone) / 2 + gone / 2 * x**2
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=0)
+
+
+def test_the_default_last_time_is_no_noise_below_rounding():
+    """At the default epsilon sigma / alpha is about 1e-3 under every schedule, never 1e-6."""
+    for schedule in (rv.Cosine(), rv.Cosine(exponent=2.0), rv.Rectified(), rv.VariancePreserving()):
+        eps = _last_time(rv.Gaussian(rv.Euclidean(2), schedule))
+        signal = schedule.signal(torch.tensor(eps, dtype=torch.float64))
+        assert 9e-4 <= float(signal.sigma / signal.alpha) < 0.02
+    assert _last_time(rv.Gaussian(rv.Euclidean(2), rv.Cosine())) == 1e-3
+    assert _last_time(rv.Mask(rv.Categorical(3))) == 0.0

@@ -33,6 +33,7 @@ from reversal.questions import Question, ask
 from reversal.state import State, Tree
 
 LAST_TIME: Final = 1e-3
+LAST_NOISE: Final = 9e-4
 """Where real spaces stop: the density of x_0 given x at this time closes the bound."""
 
 
@@ -81,7 +82,8 @@ def elbo(
         num_samples: draws per item, one time of equal strata each.
         generator: where randomness comes from.
         cond: handed to the denoiser.
-        last_time: epsilon; 0 on finite spaces and ``LAST_TIME`` elsewhere if None.
+        last_time: epsilon; if None, 0 on finite spaces, and elsewhere ``LAST_TIME``, or later
+            where so little Gaussian noise could not be told from rounding.
         last: the exact last step ``last(x_0, x_eps, eps) -> (B,)``. The usual one is normal around
             the clean estimate with variance (sigma/alpha)^2, its kin on manifolds, and the
             posterior on finite sets.
@@ -101,7 +103,9 @@ def elbo(
     state.map(_require, path.parts)
     question = _question(denoiser, x, given, observed)
     real = any(part.space.is_real for part in state.leaves(path.parts))
-    eps = (LAST_TIME if real else 0.0) if last_time is None else last_time
+    eps = last_time
+    if eps is None:
+        eps = max(map(_last_time, state.leaves(path.parts)))
     if num_samples < 1 or not (0 < eps < 1 or (eps == 0 and not real)):
         raise ClockError(
             f"Expected num_samples >= 1 and a last time in (0, 1), or 0 on finite spaces, got "
@@ -118,6 +122,18 @@ def elbo(
         "lower bound",
         state.map(_measure, path.parts),
     )
+
+
+def _last_time(path: Any) -> float:
+    """The default epsilon of a factor: not before sigma / alpha has come to LAST_NOISE."""
+    if not path.space.is_real:
+        return 0.0
+    if not isinstance(path, Gaussian):
+        return LAST_TIME
+    fine = torch.linspace(0, 1, 8193, dtype=torch.float64)
+    signal = path.schedule.signal(fine)
+    is_told = signal.sigma >= LAST_NOISE * signal.alpha
+    return max(LAST_TIME, float(fine[is_told.int().argmax()]))
 
 
 @dataclass
@@ -276,10 +292,9 @@ def _reference_integral(path: Any, x_0: Tensor, last: Tensor) -> Tensor:
     if not isinstance(path, Gaussian):
         return torch.zeros((len(x_0), *path.space.sites), device=x_0.device)
     signals = [path.schedule.signal(path.space.align(t)) for t in (last, torch.ones_like(last))]
-    kept = [(each.alpha**2 / (each.alpha**2 + each.sigma**2)) for each in signals]  # 1 / (1 + s)
-    logs = [torch.log1p(-each) for each in kept]  # log(s / (1 + s))
-    common = (logs[1] + kept[1] - logs[0] - kept[0]) / 2
-    return common + (kept[0] - kept[1]) / 2 * x_0**2
+    first, end = (each.sigma**2 / (each.alpha**2 + each.sigma**2) for each in signals)
+    common = (end.log() - end - first.log() + first) / 2  # of s / (1 + s), without cancellation
+    return common + (end - first) / 2 * x_0**2
 
 
 def _excess_square(path: Any, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

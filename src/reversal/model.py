@@ -15,6 +15,7 @@ from typing import Any, Self, final
 
 import torch
 
+from reversal import state
 from reversal.answers import drawing, filling, predicting, scoring
 from reversal.core import Path, Sampler, Space
 from reversal.data.opening import opened, source_from_config
@@ -36,7 +37,8 @@ class Model:
     Args:
         minutes: the time budget of training, by default 1 to 10 by the size of the data. It is
             turned into a number of steps after a short measurement. Small data need less: training
-            ends when the held-out loss no longer falls, or after 400 visits to each row.
+            ends when the held-out loss no longer falls, or after 400 visits to each row (1,000
+            steps at least).
         steps: the exact number of steps instead; training then never stops early.
         hidden_features: the width of the network.
         num_blocks: the number of its residual blocks.
@@ -118,16 +120,17 @@ class Model:
         source, process = opened(data, space_or_process)
         encoded = encode(source, data, self.seed, run)
         plan = plan_for(self._settings(), encoded.present)
-        kinds = {"source": source.to_config(), "process": repr(process)}
+        network = sized(self._architecture(), state.batch_size(encoded.present))
+        kinds: dict[str, Any] = {"source": source.to_config(), "network": network}
+        if run is not None:
+            kinds["process"] = recipe.process_to_config(process)
         facts = facts_of(name or "", encoded, kinds, self._settings(), plan)
         if run is not None and session.has_ended(facts):
             return self._take(load(run))
         is_shown = self.show_progress and session.world.is_first
         with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
-            denoiser = denoiser_of(
-                process, sized(self._architecture(), facts["rows"]), source.whole_factors
-            )
+            denoiser = denoiser_of(process, network, source.whole_factors)
             keeper = session.keeper(facts)
             if is_shown:
                 done = keeper and keeper.done

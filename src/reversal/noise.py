@@ -140,7 +140,7 @@ def categorical(
     u = uniform(weights.shape[:-1], weights.new_empty((), dtype=torch.float64), generator)
     if wanted is None or weights.device.type != "cpu":
         return _draw(weights, u)
-    rows = wanted.nonzero(as_tuple=True)
+    rows = wanted.expand(u.shape).nonzero(as_tuple=True)
     return torch.zeros(u.shape, dtype=torch.int64).index_put(rows, _draw(weights[rows], u[rows]))
 
 

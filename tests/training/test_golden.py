@@ -44,14 +44,33 @@ def arrays():
     }
 
 
-RUNS = {"table": (table, None), "arrays": (arrays, SPACE)}
+def columns():
+    """Every type of column."""
+    rng = np.random.default_rng(1)
+    days = pd.to_timedelta(rng.integers(0, 300, 60), "D")
+    return pd.DataFrame(
+        {
+            "key": [f"k{j:03d}" for j in range(60)],
+            "price": rng.exponential(size=60).round(2),
+            "rain": np.where(rng.random(60) < 0.4, 0.0, rng.exponential(size=60)),
+            "rooms": rng.integers(0, 3, 60),
+            "day": pd.Timestamp("2024-01-01") + days,
+            "at": pd.Timestamp("2024-03-30", tz="Europe/Berlin") + 24 * days / 300,
+            "size": pd.Categorical(rng.choice(["S", "L"], 60), ["S", "M", "L"], ordered=True),
+            "yes": rng.random(60) < 0.5,
+            "one": 1,
+        }
+    )
+
+
+RUNS = {"table": (table, None), "arrays": (arrays, SPACE), "columns": (columns, None)}
 
 
 def answers(model, data):
     """Samples, fillings and bounds of a model, as plain JSON types."""
     return {
         "sample": plain(model.sample(6, seed=1, steps=10)),
-        "impute": plain(model.impute(table().head(10), draws=2, seed=1, steps=5))
+        "impute": plain(model.impute(data.head(10), draws=2, seed=1, steps=5))
         if isinstance(data, pd.DataFrame)
         else None,
         "log_prob": model.log_prob(data, num_samples=16).value.tolist(),
@@ -63,7 +82,9 @@ def answers(model, data):
 def plain(data):
     if isinstance(data, pd.DataFrame):
         return json.loads(
-            data.reset_index(drop=True).to_json(orient="columns", double_precision=15)
+            data.reset_index(drop=True).to_json(
+                orient="columns", double_precision=15, date_format="iso"
+            )
         )
     return {name: array.tolist() for name, array in data.items()}
 
@@ -88,6 +109,7 @@ def test_the_golden_runs_are_small_and_whole():
         assert {"README.md", "config.json", "log.jsonl", "model.safetensors"} <= {
             file.name for file in files
         }
+    assert (GOLDEN / "columns" / "space.yaml").is_file()
 
 
 def test_a_run_of_the_first_format_is_read(tmp_path):

@@ -4,8 +4,8 @@ Let F be the distribution function of a column, Phi that of N(0, 1). The map
 
 .. math:: z(x) = \Phi^{-1}(F(x)), \qquad \log p(x) = \log p_z(z(x)) + \log \frac{dz}{dx},
 
-sends the column to N(0, 1). It is known at up to 1025 knots and piecewise linear between them.
-Beyond the first and the last it goes on with the slope of the end piece, or with 1 over the range
+sends the column to N(0, 1). It is known at up to 257 knots, or up to 1025 of a large sample, and
+piecewise linear between them. Beyond the first and the last it goes on with the slope of the end piece, or with 1 over the range
 that was seen where the end piece is steeper: a number far beyond all others is encoded in order,
 by at most one unit of z per range, however heavy the tail. (A column clamps what it decodes.)
 
@@ -35,12 +35,19 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-NUM_KNOTS, NUM_CELLS = 1025, 448
+NUM_KNOTS = (257, 1025)
+PER_KNOT = 8
 REPEATS = 4
 RESOLUTION = 1e-13
 EDGE = 1e-12  # the probability beyond each end of a spike's piece, lest the map stand still there
 LEAST_RISE = 1e-6  # of z over one range beyond what was seen
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def num_knots(n: int) -> int:
+    """Return at how many knots the law of a sample of n numbers is known, at most."""
+    least, most = NUM_KNOTS
+    return int(min(most, max(least, n // PER_KNOT)))
 
 
 def sample_knots(numbers: np.ndarray) -> Knots:
@@ -55,8 +62,8 @@ def sample_knots(numbers: np.ndarray) -> Knots:
     values, counts = np.unique(numbers.astype(np.float64), return_counts=True)
     n = counts.sum()
     probs = (np.cumsum(counts) - counts / 2) / n
-    if len(values) > NUM_KNOTS:
-        inner = _levels(n, NUM_KNOTS)
+    if len(values) > num_knots(n):
+        inner = _levels(n, num_knots(n))
         inner = inner[(inner > probs[0]) & (inner < probs[-1])]
         levels = np.concatenate([probs[:1], inner, probs[-1:]])
         values, probs = np.interp(levels, probs, values), levels
@@ -67,7 +74,7 @@ def cell_knots(cells: np.ndarray, counts: np.ndarray) -> Knots:
     """Return the knots of whole numbers, each spread over the unit interval around it.
 
     A number that occurs four times or more keeps its frequency: it fills its interval evenly, and
-    the ends of the 448 most frequent intervals are knots. The law of rarer ones is interpolated,
+    the ends of the most frequent intervals are knots. The law of rarer ones is interpolated,
     lest a small sample be learned by heart. A gap between frequent numbers has a probability below
     1e-6, so that the map increases there too.
 
@@ -82,10 +89,10 @@ def cell_knots(cells: np.ndarray, counts: np.ndarray) -> Knots:
     probs = np.stack([above - counts + inset, above - inset], axis=1).ravel() / n
     edges, first = np.unique(edges, return_index=True)
     probs = (probs[first] + 1e-6 * np.linspace(0, 1, len(edges))) / (1 + 1e-6)
-    top = np.argsort(counts, kind="stable")[-NUM_CELLS:]
+    top = np.argsort(counts, kind="stable")[-(7 * num_knots(n) // 16) :]
     ends = np.stack([cells[top] - half[top], cells[top] + half[top]])
     kept = np.unique(np.append(np.interp(ends, edges, probs), probs[[0, -1]]))
-    inner = _levels(n, NUM_KNOTS + 2 - len(kept))[1:-1]
+    inner = _levels(n, num_knots(n) + 2 - len(kept))[1:-1]
     within = (inner > probs[0] + RESOLUTION) & (inner < probs[-1] - RESOLUTION)
     levels = np.sort(np.append(kept, inner[within]))
     levels = levels[np.append(True, np.diff(levels) > RESOLUTION)]
@@ -112,7 +119,7 @@ def spiked_knots(numbers: np.ndarray, spikes: np.ndarray) -> Knots:
     edges = edges + np.array([EDGE, -EDGE]) / 2
     xs, probs = np.repeat(centers, 2), edges.ravel()
     if len(rest):
-        inner, inner_probs = _between(rest, seen, centers, beside, NUM_KNOTS - len(xs))
+        inner, inner_probs = _between(rest, seen, centers, beside, num_knots(n) - len(xs))
         below = np.append(0, np.cumsum(heights))[np.searchsorted(centers, inner)]
         xs = np.append(xs, inner)
         probs = np.append(probs, (inner_probs * seen.sum() + below) / n)

@@ -229,15 +229,16 @@ class Resampling(Process):
         return self._posterior_of_cavity(value[..., : self.space.num_values], x_t, t)
 
     def leap(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
-        """The law of x_s given x_t, averaged over the posterior."""
+        """The law of x_s given x_t, averaged over the posterior, logits ``(B, *sites, K)``."""
         return (self.lifted if self.is_masking else self.blended)(posterior, x_t, t, s)
 
     def lifted(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
         r"""A mask is lifted with probability :math:`(\alpha_s - \alpha_t)/(1 - \alpha_t)`."""
         step = self._step(t, s)
-        lifted = step.alpha_s * step.lost_between
-        prob = torch.where(x_t == self.space.num_values, lifted / (step.lost_s + lifted), 0.0)
-        return Leap(prob.to(posterior.dtype), functional.pad(posterior.exp(), (0, 1)))
+        lifted = torch.as_tensor(step.alpha_s * step.lost_between)
+        share = lifted / (step.lost_s + lifted).clamp_min(torch.finfo(lifted.dtype).tiny)
+        prob = torch.where(x_t == self.space.num_values, share.to(x_t.device), 0.0)
+        return Leap(prob.to(posterior.dtype), functional.pad(posterior.softmax(-1), (0, 1)))
 
     def blended(self, posterior: Tensor, x_t: Tensor, t: Any, s: Any) -> Leap:
         """The second equation of this module, for any pi."""

@@ -45,7 +45,8 @@ class Multistep(Sampler):
 
     The first step and one that ends at 0 are of order 1, which leaves the order of the whole. It
     remembers its last step: `sample` has a memory of its own for each call, and a `step` that does
-    not begin where the last one ended, at the very same time object, begins anew.
+    not begin where the last one ended, at the very same time object, begins anew. By hand, walk one
+    batch at a time, or give each a sampler of its own.
 
     Args:
         order: 1, which is `Ancestral`, or 2.

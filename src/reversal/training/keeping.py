@@ -121,6 +121,8 @@ class Keeper:
         self.is_kept = False
         if not self.world.is_first:
             return
+        with suppress(OSError):
+            (self.folder / INDEX).unlink()  # first: without it nothing is unfinished
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.run.rmdir()

@@ -32,6 +32,11 @@ def process_to_config(process: Path) -> dict[str, Any]:
             f"form. Save the weights of `model.denoiser_` on their own."
         )
     schedule: Any = process.schedule  # pyright: ignore[reportAttributeAccessIssue]
+    if vars(schedules).get(type(schedule).__name__) is not type(schedule):
+        raise CheckpointError(
+            f"Expected a schedule of reversal.schedules to save, got {type(schedule).__name__}, "
+            f"which has no text form. Save the weights of `model.denoiser_` on their own."
+        )
     return {
         "type": kind,
         "space": _space_to_config(process.space),
