@@ -5,9 +5,10 @@ Let F be the distribution function of a column, Phi that of N(0, 1). The map
 .. math:: z(x) = \Phi^{-1}(F(x)), \qquad \log p(x) = \log p_z(z(x)) + \log \frac{dz}{dx},
 
 sends the column to N(0, 1). It is known at up to 257 knots, or up to 1025 of a large sample, and
-piecewise linear between them. Beyond the first and the last it goes on with the slope of the end piece, or with 1 over the range
-that was seen where the end piece is steeper: a number far beyond all others is encoded in order,
-by at most one unit of z per range, however heavy the tail. (A column clamps what it decodes.)
+piecewise linear between them. Beyond the first and the last it goes on with the slope of the end
+piece, or with 1 over the range that was seen where the end piece is steeper: a number far beyond
+all others is encoded in order, by at most one unit of z per range, however heavy the tail. (A
+column clamps what it decodes.)
 
 The knots are spaced evenly in probability, for the bulk, and evenly in z, for the tails. Numbers
 on a lattice are spread over their cells, and the ends of the cells that are seen often are knots:
