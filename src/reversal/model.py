@@ -237,7 +237,7 @@ class Model:
 
         Args:
             rows: what was fitted; the target may be left out, and is not looked at.
-            target: a category or boolean column, or a factor of one categorical site.
+            target: a column of categories, levels or booleans, or a factor of one categorical site.
 
         Returns:
             A frame with one column per category, or an array ``(B, K)``.
@@ -249,7 +249,8 @@ class Model:
         """Return a lower bound on the log-density of every row, in nats and the caller's units.
 
         A rounded number counts as a probability, by uniform dithering; the measure of each column
-        or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network calls.
+        or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network
+        calls, of at least 16 samples and multiples of 8.
         """
         self._fitted()
         arguments.whole("num_samples", num_samples, 1)

@@ -79,8 +79,11 @@ def test_ranges_may_end_between_levels(condition, query):
     ("asked", "message"),
     [
         ({"fives": 12}, r"'fives': expected a whole number from 5 to 35 by 5, got 12"),
-        ({"fives": rv.between(11, 14)}, r"a range that holds a whole number from 5 to 35 by 5"),
-        ({"flag": rv.between("low", "top")}, r"'flag': expected a number, got 'low'"),
+        ({"fives": rv.between(11, 14)}, r"'fives': expected conditions that some value meets"),
+        (
+            {"flag": rv.between("low", "top")},
+            r"'flag': expected a whole number from 0 to 1, got 'low'",
+        ),
     ],
 )
 def test_what_was_never_seen_is_refused(asked, message):
@@ -108,3 +111,44 @@ def test_the_schema_says_levels_and_takes_another_word():
     wide = huge.assign(area=huge["area"] + (table.index % 7))
     with pytest.raises(DataError, match=r"'area': expected at most 1,024 levels.*type: integer"):
         TableCodec.infer(wide, Schema.parse("version: 1\ncolumns: {area: levels}"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "Int16", "UInt8", "float32"])
+def test_other_types_of_number_are_read(dtype):
+    table = rooms().fillna(0)
+    codec = TableCodec.infer(table)
+    assert codec.column("rooms").labels[0] < 0
+    rows = table.assign(rooms=table["rooms"].clip(lower=0)).astype({"rooms": dtype})
+    codes = codec.column("rooms").encode(codec.column("rooms").parse(0))
+    first = rows.assign(rooms=rows["rooms"].where(rows.index > 0))
+    state, present = codec.encode(first)
+    place = [each.name for each in codec.category].index("rooms")
+    assert not bool(present["category"][0, place])
+    assert int(state["category"][:, place].min()) == 0 < int(codes[0])
+
+
+def test_a_gap_among_the_numbers_is_no_level():
+    table = rooms().assign(odd=np.where(np.arange(400) % 3, 1, 31) + np.arange(400) % 2)
+    assert {c.name: c.kind for c in TableCodec.infer(table).columns}["odd"] == "integer"
+
+
+def test_large_levels_and_true_are_asked_for_as_they_are():
+    big = pd.Series([0, 2**64 - 1] * 30, dtype="uint64")
+    codec = TableCodec.infer(pd.DataFrame({"big": big, "flag": [0, 1, 1] * 20}))
+    given = codec.where({"big": 2**64 - 1, "flag": True})
+    assert given["category"][0].tolist() == [[1, 1]]
+
+
+def test_rows_beyond_what_was_seen_meet_no_range_that_ends_there():
+    table = pd.DataFrame({"r": np.linspace(0, 10, 101), "k": np.arange(100, 201)})
+    source = TableSource(TableCodec.infer(table, Schema.parse("version: 1\ncolumns: {k: integer}")))
+    beyond = pd.DataFrame({"r": [12.0, 10.0], "k": [900, 200]})
+    assert source.holds(beyond, {"r": rv.between(9, 10)}).tolist() == [False, True]
+    assert source.holds(beyond, {"k": 200}).tolist() == [False, True]
+    assert source.holds(beyond, {"k": rv.between(150, None)}).tolist() == [True, True]
+
+
+def test_what_every_level_meets_is_no_restriction():
+    source = TableSource(TableCodec.infer(rooms()))
+    assert source.restrictions({"fives": rv.none_of(99, 7.5)}) == ()
+    assert source.holds(rooms(), {"fives": rv.none_of(99)}).all()

@@ -17,7 +17,7 @@ from reversal.model import Model
 from reversal.report import Origin, Question, build, density, report, trust
 from reversal.report.blocks import Finding, Tone
 from reversal.report.log import Line, read
-from reversal.report.material import gather, places
+from reversal.report.material import codes, gather
 from reversal.report.path import HIDDEN, cells
 from reversal.report.words import association, between, of_share, percent
 from reversal.spaces import Euclidean
@@ -206,9 +206,17 @@ def test_hidden_entries_are_dots_and_data_have_none(model):
     assert cells(model, state)["species"] == list(TRAIN["species"].head(3))
 
 
-def test_places_of_labels_tell_capitals_apart_only_where_they_must():
-    column = to_table(pd.DataFrame({"k": ["a", "A", "b", "B", None]}))["k"]
-    np.testing.assert_array_equal(places(column, ["a", "A", "b"]), [0, 1, 2, 2, -1])
+def test_codes_are_those_of_the_model_whatever_the_type_of_the_column(model):
+    table = to_table(pd.DataFrame({"year": [2007.0, 2009.0, np.nan], "flag": [True, False, None]}))
+    np.testing.assert_array_equal(codes(model, table, "year"), [0, 2, -1])
+    np.testing.assert_array_equal(codes(model, table, "flag"), [1, 0, -1])
+
+
+def test_a_level_that_was_never_seen_is_a_gap_of_the_holdout(model):
+    odd = HOLDOUT.assign(year=[2031] + [2008] * (len(HOLDOUT) - 1))
+    material = gather(model, odd, TRAIN, rows=40)
+    assert material.unknown == {"year": 1}
+    assert material.holdout["year"][0].as_py() is None
 
 
 def test_a_log_is_read_line_by_line_and_what_was_cut_off_is_left_out(tmp_path):

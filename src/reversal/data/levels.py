@@ -6,6 +6,7 @@ them, such as years of school with a degree, is often exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self, final
@@ -21,7 +22,7 @@ from reversal.data.lattice import Lattice
 from reversal.data.numeric import Integer
 
 MOST = 32
-"""How many values a column has at most, those between its members included."""
+"""How many values a column has at most."""
 ENOUGH = 20
 """How many entries a value needs on average."""
 
@@ -31,7 +32,8 @@ ENOUGH = 20
 class Levels(Discrete):
     """Equally spaced whole numbers from the least to the greatest that was seen; codes count them.
 
-    A value in between that was not seen can be asked for, and is never drawn.
+    Of a column that is taken for levels each of them was seen; of one that is declared so, those
+    that were not are drawn as rarely as the model learns.
     """
 
     lattice: Lattice
@@ -44,10 +46,10 @@ class Levels(Discrete):
         if not Integer.accepts(name, array):
             return False
         numbers = present(array)
-        if len(np.unique(numbers)) > MOST or not _are_finite(numbers):
+        distinct = np.unique(numbers)
+        if len(distinct) > MOST or len(numbers) < ENOUGH * len(distinct) or not _is_exact(distinct):
             return False
-        count = _through(numbers).last + 1
-        return count <= MOST and len(numbers) >= ENOUGH * count
+        return _through(numbers).last + 1 == len(distinct)
 
     @classmethod
     def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
@@ -88,13 +90,27 @@ class Levels(Discrete):
         """Return where a number stands among the codes; between two it is a fraction."""
         return float(self.lattice.positions(np.array([number]))[0])
 
+    def number(self, value: Any) -> int | float:
+        """Return one value, given as a number or as text, as a number; it may lie anywhere.
+
+        Raises:
+            DataError: if it is none.
+        """
+        try:
+            number = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isnan(number):
+            raise self.expected(self.members, repr(value), "Write a number.")
+        return int(number) if float(number).is_integer() else number
+
     def encode(self, array: pa.Array) -> np.ndarray:
         if array.null_count == len(array):
             return np.full(len(array), -1)
         entries = finite(self.name, numbers_of(self.name, array, "whole"))
         is_missing = array.is_null().to_numpy(zero_copy_only=False)
-        numbers = entries.fill_null(self.labels[0]).to_numpy(zero_copy_only=False)
-        codes = self.lattice.positions(numbers)
+        numbers = entries.fill_null(0).to_numpy(zero_copy_only=False)
+        codes = np.where(is_missing, 0.0, self.lattice.positions(numbers))
         wrong = np.flatnonzero((codes != codes.round()) | (codes < 0) | (codes > self.lattice.last))
         if len(wrong):
             row = int(wrong[0])
@@ -106,14 +122,13 @@ class Levels(Discrete):
         return pa.array(self.lattice.numbers(values), mask=missing)
 
     def parse(self, value: Any) -> pa.Array:
-        by_text = {str(label): label for label in self.labels}
-        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        if text not in by_text:
+        number = self.number(value)
+        if number not in self.labels:
             raise self.expected(self.members, repr(value), "Ask for one of them.")
-        return pa.array([by_text[text]])
+        return pa.array([number], pa.uint64() if number >= 2**63 else pa.int64())
 
 
-def _are_finite(numbers: np.ndarray) -> bool:
+def _is_exact(numbers: np.ndarray) -> bool:
     return numbers.dtype.kind in "iu" or bool((np.abs(numbers) < 2.0**53).all())
 
 

@@ -101,7 +101,9 @@ class TableSource(Source):
         table = to_table(data)
         held = np.ones(len(table), bool)
         for name, condition in _conditions(conditions).items():
-            scale = scale_of(self.codec.column(name))
+            scale = scale_of(self.codec.column(name), is_clamped=False)
+            if name not in table.column_names:
+                raise DataError(f"Expected a column {name!r} in the rows, got none. Add it.")
             held &= scale.holds(condition.allowed(scale), flat(table[name]))
         return held
 

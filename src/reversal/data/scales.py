@@ -69,9 +69,16 @@ class ColumnScale(ABC):
 @final
 @dataclass(frozen=True)
 class NumericScale(ColumnScale):
-    """Positions: whole numbers 0, ..., last on a lattice, real numbers elsewhere."""
+    """Positions: whole numbers 0, ..., last on a lattice, real numbers elsewhere.
+
+    Args:
+        column: of numbers.
+        is_clamped: whether the ends of what was seen stand for all beyond, as in draws; entries of
+            a caller may lie beyond.
+    """
 
     column: Numeric
+    is_clamped: bool = True
 
     @property
     def step(self) -> float:
@@ -129,7 +136,8 @@ class NumericScale(ColumnScale):
 
     def holds(self, allowed: Intervals, array: pa.Array) -> np.ndarray:
         positions, known = self._seen(array)
-        return allowed.contains(positions.clip(*self._ends)) & known
+        positions = positions.clip(*self._ends) if self.is_clamped else positions
+        return allowed.contains(positions) & known
 
     def within(self, allowed: Intervals, array: pa.Array) -> pa.Array:
         positions, known = self._seen(array)
@@ -164,10 +172,14 @@ class NumericScale(ColumnScale):
             return at
         if self.step:
             return math.floor(at + ROUNDING) + 1 if is_excluded else math.ceil(at - ROUNDING)
-        return neighbor(at) if is_excluded else at
+        if not is_excluded:
+            return at
+        return neighbor(at) if self.is_clamped else float(np.nextafter(at, math.inf))
 
     def _stretched(self, low: float, high: float) -> Intervals:
         """Let an interval that reaches an end of what was seen go on: draws are clamped there."""
+        if not self.is_clamped:
+            return Intervals.of([(low, high)], self.step)
         first, last = self._ends
         return Intervals.of(
             [(-math.inf if low <= first else low, math.inf if high >= last else high)], self.step
@@ -221,8 +233,7 @@ class LevelScale(ColumnScale):
     column: Levels
 
     def point(self, value: Any) -> Codes:
-        code = int(self.column.encode(self.column.parse(value))[0])
-        return Codes(tuple(k == code for k in range(self.column.cardinality)))
+        return self.span(Between(value, value))
 
     def span(self, between: Between) -> Codes:
         low = -math.inf if between.low is None else self._place(between.low)
@@ -232,12 +243,7 @@ class LevelScale(ColumnScale):
             np.less if between.excludes_high else np.less_equal,
         )
         codes = np.arange(self.column.cardinality)
-        members = above(codes, low) & below(codes, high)
-        if not members.any():
-            cure = "Nothing was learned beyond: choose a range that meets it."
-            what = f"a range that holds {self.column.members}"
-            raise self.column.expected(what, repr(str(between)), cure)
-        return Codes(tuple(members.tolist()))
+        return Codes(tuple((above(codes, low) & below(codes, high)).tolist()))
 
     def is_null(self, allowed: Codes) -> bool:
         return allowed.is_empty
@@ -249,10 +255,7 @@ class LevelScale(ColumnScale):
         return array
 
     def _place(self, value: Any) -> float:
-        try:
-            return self.column.place(float(value))
-        except (TypeError, ValueError):
-            raise self.column.expected("a number", repr(value), "Write a number.") from None
+        return self.column.place(self.column.number(value))
 
 
 @final
@@ -280,6 +283,7 @@ class ConstantScale(ColumnScale):
         return allowed.is_empty
 
     def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
+        self.column.encode(array)
         known = array.is_valid().to_numpy(zero_copy_only=False)
         return known & all(allowed.members)
 
@@ -291,14 +295,18 @@ def _among(allowed: Codes, codes: np.ndarray) -> np.ndarray:
     return np.append(allowed.members, False)[codes]
 
 
-def scale_of(column: Column) -> ColumnScale:
+def scale_of(column: Column, is_clamped: bool = True) -> ColumnScale:
     """Return the scale of a column.
+
+    Args:
+        column: of a table.
+        is_clamped: whether its numbers are draws, which do not go beyond what was seen.
 
     Raises:
         DataError: if the column is not modelled.
     """
     if isinstance(column, Numeric):
-        return NumericScale(column)
+        return NumericScale(column, is_clamped)
     if isinstance(column, Levels):
         return LevelScale(column)
     if isinstance(column, Discrete):

@@ -1,7 +1,7 @@
 r"""A table as a state of two tensors, and back.
 
-Real and integer columns are packed in ``numeric`` ``(B, d)``, float32, each close to N(0, 1) by a
-monotone map; category and boolean columns in ``category`` ``(B, c)``, int64, column j with codes
+Numbers, dates and times are packed in ``numeric`` ``(B, d)``, float32, each close to N(0, 1) by a
+monotone map; levels, categories and booleans in ``category`` ``(B, c)``, int64, column j with codes
 0, ..., n_j - 1. A number x that was rounded to the unit h is a density by uniform dithering,
 
 .. math:: P(x) = h\, E\, p\big(x + h (u - \tfrac12)\big), \qquad u \sim U[0, 1),

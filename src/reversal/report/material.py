@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from reversal.data.column import Column
+from reversal.data.columns import Discrete
 from reversal.data.forms import to_table
 from reversal.data.frames import near
 from reversal.data.rows import TableSource
@@ -170,17 +171,12 @@ def drawn(table: pa.Table, n: int, seed: int) -> pa.Table:
     return table.take(np.sort(order[:n]))
 
 
-def places(column: pa.ChunkedArray, labels: Sequence[str]) -> np.ndarray:
-    """Return the places of entries ``(n,)`` among labels, -1 where missing or not among them.
+def codes(model: Model, table: pa.Table, name: str) -> np.ndarray:
+    """Return the codes ``(n,)`` of a discrete column as the model has them, -1 where missing."""
+    from reversal.data.arrays import flat
 
-    Args:
-        column: text, booleans or numbers.
-        labels: as text; capitals do not matter where they are not needed to tell labels apart.
-    """
-    exact = {label: k for k, label in enumerate(labels)}
-    folded = {label.lower(): k for k, label in enumerate(labels)}
-    names = [str(value) for value in column.to_pylist()]
-    return np.array([exact.get(name, folded.get(name.lower(), -1)) for name in names], np.int64)
+    source: Any = model.source_
+    return source.codec.column(name).encode(flat(table[name]))
 
 
 def _columns(model: Model) -> tuple[Column, ...]:
@@ -245,9 +241,8 @@ def _askable(table: pa.Table, columns: tuple[Column, ...]) -> tuple[pa.Table, di
     arrays = []
     for column in columns:
         array = flat(table[column.name])
-        known = getattr(column, "categories", None)
-        if known and column.kind != "constant":
-            array, count = _known(array, plain(pa.array(known)))
+        if isinstance(column, Discrete):
+            array, count = _known(array, plain(pa.array(column.labels)))
             unknown |= {column.name: count} if count else {}
         arrays.append(array)
     return pa.Table.from_arrays(arrays, names=table.column_names), unknown
@@ -262,7 +257,8 @@ def _known(array: pa.Array, known: pa.Array) -> tuple[pa.Array, int]:
 
     values = plain(array)
     try:
-        seen = pc.is_in(values.cast(known.type), value_set=known)  # pyright: ignore
+        common = pa.float64() if pa.types.is_floating(values.type) else known.type
+        seen = pc.is_in(values.cast(common), value_set=known.cast(common))  # pyright: ignore
     except (pa.ArrowException, NotImplementedError):
         return array, 0  # of another type altogether: the codec says so
     new = pc.and_(pc.invert(seen), values.is_valid())  # pyright: ignore

@@ -20,7 +20,7 @@ from reversal.metrics import (
 )
 from reversal.report import charts
 from reversal.report.blocks import Block, Card, Cards, Finding, Section, Table, Text, Tone
-from reversal.report.material import Material, drawn, places
+from reversal.report.material import Material, codes, drawn
 from reversal.report.words import between, of_share, percent
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _classes(material: Material) -> Iterator[tuple[str, Reliability]]:
     for name in names[:MOST_TARGETS]:
         proba = material.model.predict_proba(asked, name)
         values = np.stack([part.to_numpy() for part in proba.columns], 1)
-        truth = places(asked[name], proba.column_names)
+        truth = codes(material.model, asked, name)
         known = truth >= 0
         if known.any():
             yield name, reliability(values[known], truth[known], seed=material.seed)

@@ -8,7 +8,7 @@ from reversal.errors import DataError
 from reversal.metrics import Estimate, Utility, auc, utility
 from reversal.report import charts
 from reversal.report.blocks import Block, Figure, Finding, Section, Text, Tone
-from reversal.report.material import Material, drawn, places
+from reversal.report.material import Material, codes, drawn
 from reversal.report.words import between, decimal
 
 TITLE = "Can one learn from them?"
@@ -64,7 +64,7 @@ def _own(material: Material, found: Utility) -> Estimate | None:
     proba = material.model.predict_proba(asked, found.target)
     if proba.num_columns != 2:
         return None
-    truth = places(asked[found.target], proba.column_names)
+    truth = codes(material.model, asked, found.target)
     scores = proba.column(1).to_numpy()
     return auc(scores[truth == 1], scores[truth == 0])
 
