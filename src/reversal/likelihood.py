@@ -33,8 +33,9 @@ from reversal.questions import Question, ask
 from reversal.state import State, Tree
 
 LAST_TIME: Final = 1e-3
-LAST_NOISE: Final = 9e-4
 """Where real spaces stop: the density of x_0 given x at this time closes the bound."""
+LAST_NOISE: Final = 9e-4
+"""The least sigma / alpha at which Gaussian noise is told from rounding in float32."""
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,13 @@ class OneSite(ClockLaw):
 
     def refuse(self, space: Space, question: Question) -> None:
         """Refuse questions in which not exactly one site runs."""
+        pairs = _masks(space, question.stop)
+        device = next((mask.device for _, mask in pairs if mask is not None), None)
         stopped = [
-            torch.zeros(1, torch.Size(part.sites).numel(), dtype=torch.bool)
+            torch.zeros(1, torch.Size(part.sites).numel(), dtype=torch.bool, device=device)
             if mask is None
             else mask[..., None].flatten(1)
-            for part, mask in _masks(space, question.stop)
+            for part, mask in pairs
         ]
         rows = math.prod({len(mask) for mask in stopped} - {1})  # one row broadcasts
         running = torch.cat([~mask.expand(rows, -1) for mask in stopped], 1).sum(1)

@@ -137,6 +137,11 @@ def test_large_levels_and_true_are_asked_for_as_they_are():
     codec = TableCodec.infer(pd.DataFrame({"big": big, "flag": [0, 1, 1] * 20}))
     given = codec.where({"big": 2**64 - 1, "flag": True})
     assert given["category"][0].tolist() == [[1, 1]]
+    source = TableSource(codec)
+    for endless in (float("inf"), 10**400):
+        assert source.restrictions({"big": rv.between(0, endless)}) == ()
+        with pytest.raises(DataError, match="expected conditions that some value meets"):
+            source.restrictions({"flag": rv.between(endless, None)})
 
 
 def test_rows_beyond_what_was_seen_meet_no_range_that_ends_there():

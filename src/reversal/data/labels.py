@@ -30,6 +30,14 @@ class Discrete(Column):
     def labels(self) -> tuple[Any, ...]:
         """The value of each code."""
 
+    @abstractmethod
+    def place(self, value: Any) -> float:
+        """Return where a value stands among the codes; of numbers between two it is a fraction.
+
+        Raises:
+            DataError: if the column never has it, and it lies between none.
+        """
+
     @property
     def cardinality(self) -> int:
         """The number n of codes."""
@@ -84,6 +92,9 @@ class Category(Discrete):
     def parse(self, value: Any) -> pa.Array:
         return _one(self, self.values, value)
 
+    def place(self, value: Any) -> float:
+        return float(self.encode(self.parse(value))[0])
+
 
 @final
 @dataclass(frozen=True)
@@ -131,6 +142,9 @@ class Ordered(Discrete):
 
     def parse(self, value: Any) -> pa.Array:
         return _one(self, self.values, value)
+
+    def place(self, value: Any) -> float:
+        return float(self.encode(self.parse(value))[0])
 
 
 @final
@@ -189,6 +203,9 @@ class Boolean(Discrete):
         if str(value).lower() not in known:
             raise self.expected("true or false", repr(value), "Ask for one of them.")
         return pa.array([known[str(value).lower()]])
+
+    def place(self, value: Any) -> float:
+        return float(self.encode(self.parse(value))[0])
 
 
 def _categories(name: str, array: pa.Array, declared: Declared | None) -> tuple[Any, ...]:

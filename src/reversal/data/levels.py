@@ -86,9 +86,8 @@ class Levels(Discrete):
     def declare(self) -> dict[str, Any]:
         return {}
 
-    def place(self, number: float) -> float:
-        """Return where a number stands among the codes; between two it is a fraction."""
-        return float(self.lattice.positions(np.array([number]))[0])
+    def place(self, value: Any) -> float:
+        return float(self.lattice.positions(np.array([self.number(value)]))[0])
 
     def number(self, value: Any) -> int | float:
         """Return one value, given as a number or as text, as a number; it may lie anywhere.
@@ -102,7 +101,10 @@ class Levels(Discrete):
             number = math.nan
         if math.isnan(number):
             raise self.expected(self.members, repr(value), "Write a number.")
-        return int(number) if float(number).is_integer() else number
+        if isinstance(number, int):
+            beyond = math.inf if number > 0 else -math.inf
+            return int(number) if abs(number) < 2**64 else beyond
+        return int(number) if number.is_integer() else number
 
     def encode(self, array: pa.Array) -> np.ndarray:
         if array.null_count == len(array):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from reversal.data.column import Column
-from reversal.data.columns import Constant, Discrete, Levels
+from reversal.data.columns import Constant, Discrete
 from reversal.data.conditions import Between, Condition
 from reversal.data.numeric import Numeric
 from reversal.data.quantiles import QuantileMap
@@ -189,73 +189,35 @@ class NumericScale(ColumnScale):
 @final
 @dataclass(frozen=True)
 class CodeScale(ColumnScale):
-    """The codes of a discrete column, in the order of its categories."""
+    """The codes of a discrete column, in the order of its values."""
 
     column: Discrete
 
     def point(self, value: Any) -> Codes:
-        code = self._code(value)
-        return Codes(tuple(k == code for k in range(self.column.cardinality)))
+        return self._between(Between(value, value))
 
     def span(self, between: Between) -> Codes:
-        if not self._is_ordered:
+        if not self.column.is_ordered:
             cure = "Name the values, `rv.one_of('a', 'b')`, or declare an order."
             raise self.column.expected("an ordered column for a range", self.column.kind, cure)
-        low, high = 0, self.column.cardinality - 1
-        if between.low is not None:
-            low = self._code(between.low) + between.excludes_low
-        if between.high is not None:
-            high = self._code(between.high) - between.excludes_high
-        return Codes(tuple(low <= code <= high for code in range(self.column.cardinality)))
+        return self._between(between)
 
     def is_null(self, allowed: Codes) -> bool:
         return allowed.is_empty
 
     def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
-        return _among(allowed, self.column.encode(array))
+        return np.append(allowed.members, False)[self.column.encode(array)]
 
     def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
         return array
 
-    def _code(self, value: Any) -> int:
-        return int(self.column.encode(self.column.parse(value))[0])
-
-    @property
-    def _is_ordered(self) -> bool:
-        return self.column.is_ordered
-
-
-@final
-@dataclass(frozen=True)
-class LevelScale(ColumnScale):
-    """The codes of whole numbers of few values; a bound may be any number."""
-
-    column: Levels
-
-    def point(self, value: Any) -> Codes:
-        return self.span(Between(value, value))
-
-    def span(self, between: Between) -> Codes:
-        low = -math.inf if between.low is None else self._place(between.low)
-        high = math.inf if between.high is None else self._place(between.high)
-        above, below = (
-            np.greater if between.excludes_low else np.greater_equal,
-            np.less if between.excludes_high else np.less_equal,
-        )
-        codes = np.arange(self.column.cardinality)
-        return Codes(tuple((above(codes, low) & below(codes, high)).tolist()))
-
-    def is_null(self, allowed: Codes) -> bool:
-        return allowed.is_empty
-
-    def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
-        return _among(allowed, self.column.encode(array))
-
-    def within(self, allowed: Codes, array: pa.Array) -> pa.Array:
-        return array
-
-    def _place(self, value: Any) -> float:
-        return self.column.place(self.column.number(value))
+    def _between(self, between: Between) -> Codes:
+        place, codes = self.column.place, np.arange(self.column.cardinality)
+        low = -math.inf if between.low is None else place(between.low)
+        high = math.inf if between.high is None else place(between.high)
+        above = codes > low if between.excludes_low else codes >= low
+        below = codes < high if between.excludes_high else codes <= high
+        return Codes(tuple((above & below).tolist()))
 
 
 @final
@@ -291,10 +253,6 @@ class ConstantScale(ColumnScale):
         return array
 
 
-def _among(allowed: Codes, codes: np.ndarray) -> np.ndarray:
-    return np.append(allowed.members, False)[codes]
-
-
 def scale_of(column: Column, is_clamped: bool = True) -> ColumnScale:
     """Return the scale of a column.
 
@@ -307,8 +265,6 @@ def scale_of(column: Column, is_clamped: bool = True) -> ColumnScale:
     """
     if isinstance(column, Numeric):
         return NumericScale(column, is_clamped)
-    if isinstance(column, Levels):
-        return LevelScale(column)
     if isinstance(column, Discrete):
         return CodeScale(column)
     if isinstance(column, Constant):
