@@ -142,6 +142,9 @@ def test_large_levels_and_true_are_asked_for_as_they_are():
         assert source.restrictions({"big": rv.between(0, endless)}) == ()
         with pytest.raises(DataError, match="expected conditions that some value meets"):
             source.restrictions({"flag": rv.between(endless, None)})
+    area = TableSource(TableCodec.infer(rooms()))
+    (found,) = area.restrictions({"area": rv.between(100, 10**400)})
+    assert found.ends[0, 1] == float("inf")
 
 
 def test_rows_beyond_what_was_seen_meet_no_range_that_ends_there():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
@@ -88,3 +89,14 @@ def expected(name: str, what: str, got: Any, cure: str) -> DataError:
 def in_row(value: Any, row: int) -> str:
     """Return an entry and its place as a message names it."""
     return f"{value!r} in row {row} (counting from 0)"
+
+
+def number_of(value: Any) -> int | float:
+    """Return a value as a number: NaN if it is none, infinite if beyond all 64-bit integers."""
+    try:
+        number = int(value) if isinstance(value, int) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    if isinstance(number, int) and abs(number) >= 2**64:
+        return math.inf if number > 0 else -math.inf
+    return number

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from reversal.data.arrays import finite, numbers_of, present
-from reversal.data.column import in_row
+from reversal.data.column import in_row, number_of
 from reversal.data.declared import Declared
 from reversal.data.labels import Discrete
 from reversal.data.lattice import Lattice
@@ -95,16 +95,10 @@ class Levels(Discrete):
         Raises:
             DataError: if it is none.
         """
-        try:
-            number = value if isinstance(value, int) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
+        number = number_of(value)
         if math.isnan(number):
             raise self.expected(self.members, repr(value), "Write a number.")
-        if isinstance(number, int):
-            beyond = math.inf if number > 0 else -math.inf
-            return int(number) if abs(number) < 2**64 else beyond
-        return int(number) if number.is_integer() else number
+        return int(number) if isinstance(number, float) and number.is_integer() else number
 
     def encode(self, array: pa.Array) -> np.ndarray:
         if array.null_count == len(array):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from reversal.data.arrays import finite, numbers_of, plain, present
-from reversal.data.column import Column, expected, in_row
+from reversal.data.column import Column, expected, in_row, number_of
 from reversal.data.declared import Declared, field
 from reversal.data.lattice import Lattice, digits
 from reversal.data.peaks import Peaks, has_heavy_tails, peak, shown_peaks, spikes
@@ -266,11 +266,8 @@ def _detail(column: Integer | Real) -> str:
 
 
 def _number(column: Integer | Real, value: Any) -> int | float:
-    try:
-        number = value if isinstance(value, int) else float(value)
-    except (TypeError, ValueError):
-        number = np.nan
-    if number != number:
+    number = number_of(value)
+    if math.isnan(number):
         least, most = map(column.shown, column.bounds)
         cure = "Write a number."
         raise column.expected(f"a number from {least} to {most}", repr(value), cure)
