@@ -8,6 +8,7 @@ import pytest
 
 import reversal as rv
 from reversal.data import Schema, TableCodec
+from reversal.data.conditions import Between
 from reversal.data.rows import TableSource
 from reversal.errors import DataError
 
@@ -63,6 +64,8 @@ def test_a_code_is_the_place_on_the_lattice():
         (rv.between(None, 20), "fives <= 20"),
         (rv.one_of(5, "35"), "fives in (5, 35)"),
         (rv.none_of(5), "fives != 5"),
+        (Between(10, 25, excludes_low=True, excludes_high=True), "10 < fives < 25"),
+        (Between(10, 25, excludes_low=True), "10 < fives <= 25"),
     ],
 )
 def test_ranges_may_end_between_levels(condition, query):
