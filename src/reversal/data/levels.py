@@ -57,7 +57,7 @@ class Levels(Discrete):
         column = cls(name, integer.missing, integer.lattice)
         if column.lattice.last >= MOST**2:
             cure = "Say `type: integer` in space.yaml."
-            got = f"{column.lattice.last + 1:,} from {column.labels[0]} to {column.labels[-1]}"
+            got = f"{column.lattice.last + 1:,}, {column.members}"
             raise column.expected(f"at most {MOST**2:,} levels", got, cure)
         return column
 
@@ -81,7 +81,8 @@ class Levels(Discrete):
     @property
     def _span(self) -> str:
         by = f" by {self.lattice.unit:g}" if self.lattice.unit != 1 else ""
-        return f"{self.labels[0]} to {self.labels[-1]}{by}"
+        low = self.lattice.low
+        return f"{low} to {low + self.lattice.step * self.lattice.last}{by}"
 
     def declare(self) -> dict[str, Any]:
         return {}
