@@ -181,7 +181,10 @@ def with_gaps(table: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, np.ndarray]
 
 
 def scored(table: pd.DataFrame, gaps: np.ndarray, filled: list[pd.DataFrame]) -> dict[str, float]:
-    """Return the figures of draws: numbers in units of their column's standard deviation."""
+    """Return the figures of draws: numbers in units of their column's standard deviation.
+
+    The coverage is that of the rank of the truth among the draws; a single draw has none.
+    """
     numeric = list(table.select_dtypes("number"))
     scale = table[numeric].std().replace(0, 1)
     scores, ranks, right = [], [], []
@@ -192,7 +195,7 @@ def scored(table: pd.DataFrame, gaps: np.ndarray, filled: list[pd.DataFrame]) ->
         if name in numeric:
             cells = np.stack(draws).astype(float)
             scores.append(crps(cells / scale[name], truth / scale[name]))
-            ranks.append(pit(cells, truth.astype(float)))
+            ranks += [pit(cells, truth.astype(float))] if len(cells) > 1 else []
         else:
             right.append(np.mean([np.asarray(d, str) == truth.astype(str) for d in draws], 0))
     return {
@@ -234,7 +237,10 @@ def section(ledger: Ledger) -> str:
         lines += [f"|---|{'--:|' * (len(FIGURES) + 1)}"]
         for name in IMPUTERS:
             rows = ledger.of(table, name)
-            cells = [cell([row[k] for row in rows], 0 if k == "seconds" else 3) for k in FIGURES]
+            cells = [
+                cell([row[k] for row in rows if row[k] == row[k]], 0 if k == "seconds" else 3)
+                for k in FIGURES
+            ]
             lines += [f"| {name} | {len(rows)} | {' | '.join(cells)} |"] if rows else []
         lines.append("")
     return "\n".join(lines)
