@@ -25,7 +25,7 @@ from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
 from reversal.restrictions import Evidence
 from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
-from reversal.training.fitting import denoiser_of, fit_denoiser, plan_for, sized
+from reversal.training.fitting import denoiser_of, first_network, fit_denoiser, plan_for, sized
 from reversal.training.logs import from_lines, to_lines
 from reversal.training.session import Session, facts_of
 
@@ -53,7 +53,8 @@ class Model:
         process_: how the states are noised.
         source_: the way between the caller's data and states.
         trace_: the steps done, and what was read on the way.
-        training_: the size and name of the data, the time budget, and what identifies the training.
+        training_: the size and name of the data, the time budget, what the network is made of, and
+            what identifies the training.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class Model:
         source, process = opened(data, space_or_process)
         encoded = encode(source, data, self.seed, run)
         plan = plan_for(self._settings(), encoded.present)
-        network = sized(self._architecture(), state.batch_size(encoded.present))
+        whole = source.whole_factors
+        network = sized(self._architecture(), state.batch_size(encoded.present), whole)
         kinds: dict[str, Any] = {"source": source.to_config(), "network": network}
         if run is not None:
             kinds["process"] = recipe.process_to_config(process)
@@ -130,7 +132,7 @@ class Model:
         is_shown = self.show_progress and session.world.is_first
         with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
-            denoiser = denoiser_of(process, network, source.whole_factors)
+            denoiser = denoiser_of(process, network, whole)
             keeper = session.keeper(facts)
             if is_shown:
                 done = keeper and keeper.done
@@ -325,7 +327,8 @@ def load(folder: str | os.PathLike[str]) -> Model:
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):
             whole = model.source_.whole_factors
-            denoiser = denoiser_of(process, sized(model._architecture()), whole)
+            network = training.get("network") or first_network(model._architecture())
+            denoiser = denoiser_of(process, network, whole)
         denoiser.network.load_state_dict(weights)
     except CheckpointError:
         raise

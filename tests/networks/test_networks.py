@@ -11,7 +11,7 @@ from reversal.networks import CodePort, RealPort, ResidualMLP, TimeEmbedding
 def network() -> ResidualMLP:
     """A small network on R^(3) x (2, 5, 3 states) x SO(3), with weights that are not zero."""
     ports = {
-        "real": RealPort((3,), (3,), (3,)),
+        "real": RealPort((3,), (3,), (3,), frequencies=(1.0, 4.0)),
         "code": CodePort((2, 5, 3), (3,), masked=True),
         "pose": RealPort((3, 3), (), (3,)),
     }
@@ -94,6 +94,17 @@ def test_angles_are_shown_without_a_seam(global_seed):
     shifted = port.features(x + 2 * torch.pi, t)
     torch.testing.assert_close(shifted, port.features(x, t), rtol=0, atol=1e-5)
     assert not torch.allclose(port.features(x + torch.pi, t), port.features(x, t))
+
+
+def test_numbers_are_shown_beside_their_waves(global_seed):
+    """A shift by the period of the waves moves the number alone."""
+    port = RealPort((2,), (2,), (2,), frequencies=(1.0, 4.0))
+    x, t = torch.tensor([[0.3, -1.0]], dtype=torch.float64), torch.full((1, 2), 0.4)
+    before, after = (port.features(y, t)[:, :10].view(2, 5) for y in (x, x + 2 * torch.pi))
+    torch.testing.assert_close(after[:, 1:], before[:, 1:], rtol=0, atol=1e-12)
+    torch.testing.assert_close(after[:, 0], x[0] + 2 * torch.pi, rtol=0, atol=1e-12)
+    waves = torch.stack([x.sin(), (4 * x).sin(), x.cos(), (4 * x).cos()], -1)[0]
+    torch.testing.assert_close(before[:, 1:], waves, rtol=0, atol=1e-12)
 
 
 def test_the_time_embedding_reads_running_sites_alone():

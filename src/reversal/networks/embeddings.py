@@ -43,7 +43,12 @@ class RealPort(FactorPort):
         sites: what has a clock; the leading dimensions of E.
         tangent_shape: the shape of an output.
         periodic: whether the coordinates are angles, shown by their sine and cosine.
+        frequencies: in radians per unit, of sines and cosines that are shown beside a coordinate
+            that is no angle: what is sharp in it, a network of smooth units learns sooner from
+            them. Source: Tancik et al. (2020), eq. (5); Gorishniy et al. (2022), eq. (3).
     """
+
+    frequencies: Tensor
 
     def __init__(
         self,
@@ -52,22 +57,27 @@ class RealPort(FactorPort):
         tangent_shape: Sequence[int],
         *,
         periodic: bool = False,
+        frequencies: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.sites, self.tangent_shape = tuple(sites), tuple(tangent_shape)
         self.periodic = periodic
+        shown = torch.tensor([1.0] if periodic else list(frequencies))
+        self.register_buffer("frequencies", shown, persistent=False)
         num_sites = math.prod(sites)
         self.per_site = math.prod(event_shape) // num_sites
-        self.num_features = math.prod(event_shape) * (1 + periodic) + 3 * num_sites
+        per_entry = 2 * len(shown) + (not periodic)
+        self.num_features = math.prod(event_shape) * per_entry + 3 * num_sites
         self.num_outputs = math.prod(tangent_shape)
 
     def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Coordinates, flags and clocks."""
+        """Coordinates, sines and cosines, flags and clocks."""
         clock = by_site(t)
-        entries = x.reshape(*clock.shape, self.per_site)
-        if self.periodic:
-            entries = torch.cat([entries.sin(), entries.cos()], -1)
-        value = entries * (clock < 1).to(x)[..., None]
+        entries = x.reshape(*clock.shape, self.per_site, 1)
+        phase = entries * self.frequencies
+        plain = [] if self.periodic else [entries]
+        shown = torch.cat([*plain, phase.sin(), phase.cos()], -1)
+        value = shown.flatten(2) * (clock < 1).to(x)[..., None]
         return torch.cat([value.flatten(1), clock_features(clock)], 1)
 
     def shape(self, output: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ MANY: Final = 10_000
 """From how many rows on nothing is left out of the network in training."""
 CHECKED: Final = 1024
 """How many draws a held-out loss is the mean of, at least."""
+FREQUENCIES: Final = (1.0, 2.0, 4.0, 8.0)
+"""Of the sines and cosines by which a network sees the numbers of a table."""
 MINUTES: Final = (1, 10)
 """The least and the greatest default time budget."""
 CELLS: Final = 8000
@@ -65,27 +67,44 @@ def plan_for(settings: Mapping[str, Any], present: Mapping[str, Tensor]) -> Plan
     return Plan(steps, minutes, learning_rate=settings["learning_rate"], patience=patience)
 
 
-def sized(architecture: Mapping[str, Any], num_rows: int = MANY) -> dict[str, Any]:
-    """Return the arguments of a network with what was left to the size of the data."""
+def sized(architecture: Mapping[str, Any], num_rows: int, whole_factors: bool) -> dict[str, Any]:
+    """Return what makes a network, with what was left to the data.
+
+    Args:
+        architecture: arguments of `ResidualMLP`; a dropout of None is left to the data.
+        num_rows: how many rows the data have.
+        whole_factors: whether a factor is a thing by itself, and not a pack of columns.
+    """
     dropout = architecture["dropout"]
     chosen = DROPOUT if num_rows < MANY else 0.0
-    return {**architecture, "dropout": chosen if dropout is None else dropout}
+    return {
+        **architecture,
+        "dropout": chosen if dropout is None else dropout,
+        "frequencies": [] if whole_factors else list(FREQUENCIES),
+    }
+
+
+def first_network(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network of a run that does not say what it is made of."""
+    return {**architecture, "dropout": 0.0, "frequencies": []}
 
 
 def denoiser_of(
-    process: Any, architecture: Mapping[str, Any], whole_factors: bool = True
+    process: Any, network: Mapping[str, Any], whole_factors: bool = True
 ) -> NetworkDenoiser:
     """Return an untrained denoiser of a product; its weights come from torch's own generator.
 
     Args:
         process: a product of paths.
-        architecture: arguments of `ResidualMLP`.
+        network: arguments of `ResidualMLP`, and the ``frequencies`` of its `RealPort`.
         whole_factors: whether a factor is a thing by itself, that is asked for given others as a
             whole, and not a pack of columns.
     """
-    ports = {name: _port(path) for name, path in process.parts.items()}
+    arguments = dict(network)
+    frequencies = arguments.pop("frequencies")
+    ports = {name: _port(path, frequencies) for name, path in process.parts.items()}
     laws = WHOLE_FACTORS if whole_factors else ANY_COLUMNS
-    return NetworkDenoiser(ResidualMLP(ports, **architecture), process, clocks=MixedClocks(laws))
+    return NetworkDenoiser(ResidualMLP(ports, **arguments), process, clocks=MixedClocks(laws))
 
 
 def fit_denoiser(
@@ -144,12 +163,16 @@ def fit_denoiser(
     )
 
 
-def _port(path: Path) -> FactorPort:
+def _port(path: Path, frequencies: Sequence[float]) -> FactorPort:
     """Return how a factor enters a network."""
     space = path.space
     if isinstance(space, Categorical):
         counts = space.cardinalities or (space.num_values,) * torch.Size(space.sites).numel()
         return CodePort(counts, space.sites, masked=path.noisy_space.masked)
     return RealPort(
-        space.event_shape, space.sites, space.tangent_shape, periodic=isinstance(space, Torus)
+        space.event_shape,
+        space.sites,
+        space.tangent_shape,
+        periodic=isinstance(space, Torus),
+        frequencies=frequencies,
     )

@@ -91,7 +91,7 @@ def facts_of(
     settings: Mapping[str, Any],
     plan: Plan,
 ) -> dict[str, Any]:
-    """Return what a run says of its training: name and size of the data, budget, identity.
+    """Return what a run says of its training: data, budget, identity, network.
 
     Args:
         name: the name of the file, or nothing.
@@ -102,4 +102,5 @@ def facts_of(
     """
     identity = {**asdict(plan), **settings, "data": keeping.fingerprint(encoded, kinds)}
     rows = state.batch_size(encoded[0])
-    return {"name": name, "rows": rows, "minutes": plan.minutes, "identity": identity}
+    facts = {"name": name, "rows": rows, "minutes": plan.minutes, "identity": identity}
+    return facts | {"network": kinds["network"]}
