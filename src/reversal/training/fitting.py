@@ -40,11 +40,12 @@ WHOLE_FACTORS: Final = (
 ANY_COLUMNS: Final = ((SiteClocks(known=0.4, dropped=0.1), 0.9), (OneSite(), 0.1))
 DROPOUT: Final = 0.1
 MANY: Final = 10_000
-"""From how many rows on nothing is left out of the network in training."""
+"""From how many rows on nothing is left out of the network in training, and waves are shown to it;
+fewer rows it would know by heart."""
 CHECKED: Final = 1024
 """How many draws a held-out loss is the mean of, at least."""
 FREQUENCIES: Final = (1.0, 2.0, 4.0, 8.0)
-"""Of the sines and cosines by which a network sees the numbers of a table."""
+"""Of the waves, sines and cosines, in which a network sees the numbers of a large table."""
 MINUTES: Final = (1, 10)
 """The least and the greatest default time budget."""
 CELLS: Final = 8000
@@ -75,12 +76,12 @@ def sized(architecture: Mapping[str, Any], num_rows: int, whole_factors: bool) -
         num_rows: how many rows the data have.
         whole_factors: whether a factor is a thing by itself, and not a pack of columns.
     """
-    dropout = architecture["dropout"]
-    chosen = DROPOUT if num_rows < MANY else 0.0
+    dropout, is_large = architecture["dropout"], num_rows >= MANY
+    chosen = 0.0 if is_large else DROPOUT
     return {
         **architecture,
         "dropout": chosen if dropout is None else dropout,
-        "frequencies": [] if whole_factors else list(FREQUENCIES),
+        "frequencies": list(FREQUENCIES) if is_large and not whole_factors else [],
     }
 
 
