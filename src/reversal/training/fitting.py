@@ -37,7 +37,10 @@ WHOLE_FACTORS: Final = (
     (SiteClocks(known=0.4, dropped=0.1), 0.6),
     (FactorClocks(known=0.45, dropped=0.1), 0.4),
 )
-ANY_COLUMNS: Final = ((SiteClocks(known=0.4, dropped=0.1), 0.9), (OneSite(), 0.1))
+ANY_COLUMNS: Final = (
+    (SiteClocks(known=0.4, dropped=0.1), 0.85),
+    (OneSite(complete=0.5), 0.15),
+)
 DROPOUT: Final = 0.1
 MANY: Final = 10_000
 """From how many rows on nothing is left out of the network in training, and waves are shown to it;
