@@ -20,18 +20,46 @@ from torch import Tensor, nn
 
 
 class FactorPort(nn.Module, ABC):
-    """The way in and out of one factor: ``num_features`` in, ``num_outputs`` out."""
+    """The way in and out of one factor of S sites.
 
+    Attributes:
+        num_sites: S.
+        num_features: F, what a site shows.
+        num_outputs: what is said of all sites together, without padding.
+        output_shape: what the factor's denoiser reads of an item, site by site, padded to the
+            largest site.
+    """
+
+    num_sites: int
     num_features: int
     num_outputs: int
+    output_shape: tuple[int, ...]
 
     @abstractmethod
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the features ``(B, num_features)`` of ``(B, *E)`` at clocks ``(B, *sites)``."""
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Return what sites show of their values, ``(B, S, F - 3)``.
+
+        Args:
+            x: states ``(B, *E)``.
+            runs: 1 where a value may be seen, 0 where it is hidden, ``(B, S, 1)``.
+        """
 
     @abstractmethod
     def shape(self, output: Tensor) -> Tensor:
-        """Return outputs ``(B, num_outputs)`` in the shape that the factor's denoiser reads."""
+        """Return outputs ``(B, num_outputs)`` as ``(B, *output_shape)``."""
+
+    @final
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return what sites show, ``(B, S, F)``: value, known, dropped, clock.
+
+        Args:
+            x: states ``(B, *E)``.
+            t: clocks ``(B, *sites)``, or ``(B,)`` where the sites share one.
+        """
+        clock = by_site(t).expand(-1, self.num_sites)[..., None]
+        values = self.values(x, (clock < 1).to(clock))
+        flags = torch.cat([(clock == 0).to(clock), (clock == 1).to(clock), clock], -1)
+        return torch.cat([values, flags], -1)
 
 
 @final
@@ -54,25 +82,23 @@ class RealPort(FactorPort):
         periodic: bool = False,
     ) -> None:
         super().__init__()
-        self.sites, self.tangent_shape = tuple(sites), tuple(tangent_shape)
         self.periodic = periodic
-        num_sites = math.prod(sites)
-        self.per_site = math.prod(event_shape) // num_sites
-        self.num_features = math.prod(event_shape) * (1 + periodic) + 3 * num_sites
+        self.num_sites = math.prod(sites)
+        self.per_site = math.prod(event_shape) // self.num_sites
+        self.num_features = self.per_site * (1 + periodic) + 3
         self.num_outputs = math.prod(tangent_shape)
+        self.output_shape = tuple(tangent_shape)
 
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Coordinates, flags and clocks."""
-        clock = by_site(t)
-        entries = x.reshape(*clock.shape, self.per_site)
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Coordinates."""
+        entries = x.reshape(len(x), self.num_sites, self.per_site)
         if self.periodic:
             entries = torch.cat([entries.sin(), entries.cos()], -1)
-        value = entries * (clock < 1).to(x)[..., None]
-        return torch.cat([value.flatten(1), clock_features(clock)], 1)
+        return entries * runs.to(x)
 
     def shape(self, output: Tensor) -> Tensor:
         """Tangent vectors."""
-        return output.reshape(len(output), *self.tangent_shape)
+        return output.reshape(len(output), *self.output_shape)
 
 
 @final
@@ -97,7 +123,7 @@ class CodePort(FactorPort):
         self, cardinalities: Sequence[int], sites: Sequence[int], *, masked: bool, width: int = 16
     ) -> None:
         super().__init__()
-        self.sites, self.num_values = tuple(sites), max(cardinalities)
+        self.num_values = max(cardinalities)
         counts = torch.tensor(list(cardinalities))
         rows = counts + masked
         self.register_buffer("limits", counts - 1 + masked, persistent=False)
@@ -105,23 +131,22 @@ class CodePort(FactorPort):
         places = torch.arange(self.num_values).expand(len(counts), -1) < counts[:, None]
         self.register_buffer("places", places.flatten().nonzero()[:, 0], persistent=False)
         self.table = nn.Embedding(int(rows.sum()), width)
-        self.num_features = len(counts) * (width + 3)
+        self.num_sites, self.num_features = len(counts), width + 3
         self.num_outputs = int(counts.sum())
+        self.output_shape = (*sites, self.num_values)
 
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Embeddings, flags and clocks."""
-        clock = by_site(t)
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Embeddings."""
         rows = torch.minimum(by_site(x), self.limits) + self.offsets
-        value = self.table(rows) * (clock < 1).to(self.table.weight)[..., None]
-        return torch.cat([value.flatten(1), clock_features(clock).to(value)], 1)
+        return self.table(rows) * runs.to(self.table.weight)
 
     def shape(self, output: Tensor) -> Tensor:
         """Logits, 0 beyond a site's own values."""
-        if len(self.places) == len(self.offsets) * self.num_values:
-            return output.reshape(len(output), *self.sites, self.num_values)
-        padded = output.new_zeros(len(output), len(self.offsets) * self.num_values)
+        if len(self.places) == self.num_sites * self.num_values:
+            return output.reshape(len(output), *self.output_shape)
+        padded = output.new_zeros(len(output), self.num_sites * self.num_values)
         padded = padded.index_copy(1, self.places, output)
-        return padded.reshape(len(output), *self.sites, self.num_values)
+        return padded.reshape(len(output), *self.output_shape)
 
 
 @final
@@ -153,8 +178,3 @@ class TimeEmbedding(nn.Module):
 def by_site(values: Tensor) -> Tensor:
     """Return ``(B, *sites)`` as ``(B, S)``."""
     return values.flatten(1) if values.ndim > 1 else values[:, None]
-
-
-def clock_features(t: Tensor) -> Tensor:
-    """Return known flags, dropped flags and clocks of ``(B, S)`` clocks, ``(B, 3 S)``."""
-    return torch.cat([(t == 0).to(t), (t == 1).to(t), t], 1)
