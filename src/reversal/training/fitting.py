@@ -20,7 +20,7 @@ from reversal import state
 from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
 from reversal.core import Path
 from reversal.denoisers import NetworkDenoiser
-from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
+from reversal.networks import CodePort, FactorPort, RealPort
 from reversal.noise import Randomness
 from reversal.objectives import Regression
 from reversal.one_site import OneSite
@@ -30,6 +30,7 @@ from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
 from reversal.training.loop import Plan, Progress, Trace, train
 from reversal.training.permutations import permutation
+from reversal.training.recipe import network_from_config
 
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
@@ -79,13 +80,18 @@ def denoiser_of(
 
     Args:
         process: a product of paths.
-        architecture: arguments of `ResidualMLP`.
+        architecture: the kind and size of the network, as `recipe.network_to_config` says it.
         whole_factors: whether a factor is a thing by itself, that is asked for given others as a
             whole, and not a pack of columns.
     """
-    ports = {name: _port(path) for name, path in process.parts.items()}
+    network = network_from_config(architecture).build(ports_of(process))
     laws = WHOLE_FACTORS if whole_factors else ANY_COLUMNS
-    return NetworkDenoiser(ResidualMLP(ports, **architecture), process, clocks=MixedClocks(laws))
+    return NetworkDenoiser(network, process, clocks=MixedClocks(laws))
+
+
+def ports_of(process: Any) -> dict[str, FactorPort]:
+    """Return how the factors of a product of paths enter a network and leave it."""
+    return {name: _port(path) for name, path in process.parts.items()}
 
 
 def fit_denoiser(
