@@ -121,12 +121,12 @@ class SiteTransformer(Trunk):
         num_heads: int = 4,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(ports)
         if num_heads < 1 or hidden_features % num_heads:
             raise ValueError(
                 f"Expected heads that share the width, got num_heads={num_heads} and "
                 f"hidden_features={hidden_features}. Choose a width that is a multiple of it."
             )
+        super().__init__(ports)
         self.inward = nn.ModuleList(
             SiteLinear(port.num_sites, port.num_features, hidden_features)
             for port in ports.values()
