@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import reversal as rv
-from reversal.networks import CodePort, RealPort, SiteTransformer, TransformerBlock
+from reversal.networks import CodePort, RealPort, SiteHead, SiteTransformer, TransformerBlock
 from reversal.training.fitting import ports_of
 
 NUM_SITES = 4
@@ -57,9 +57,10 @@ def test_sites_that_change_places_with_their_weights_change_places_in_the_output
     net, order = network(), torch.tensor([2, 0, 3, 1])
     moved = copy.deepcopy(net)
     with torch.no_grad():
-        for parts in (moved.inward, moved.heads):
-            for parameter in parts[0].parameters():
-                parameter.copy_(parameter[order])
+        for parameter in moved.inward[0].parameters():
+            parameter.copy_(parameter[order])
+        for parameter in moved.heads[0].parameters():
+            parameter.copy_(parameter[:, order])
     x, t = states()
     first, second = net(x, t), moved(permuted(x, order), permuted(t, order))
     assert_close(second["real"], first["real"][:, order])
@@ -73,9 +74,10 @@ def test_sites_of_equal_weights_are_told_apart_by_what_they_show_alone(global_se
         net(permuted(x, order), permuted(t, order))["real"], net(x, t)["real"][:, order], atol=1e-3
     )
     with torch.no_grad():
-        for parts in (net.inward, net.heads):
-            for parameter in parts[0].parameters():
-                parameter.copy_(parameter[:1].expand_as(parameter))
+        for parameter in net.inward[0].parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter))
+        for parameter in net.heads[0].parameters():
+            parameter.copy_(parameter[:, :1].expand_as(parameter))
     first, second = net(x, t), net(permuted(x, order), permuted(t, order))
     assert_close(second["real"], first["real"][:, order])
     assert_close(second["code"], first["code"])
@@ -118,15 +120,15 @@ def test_without_blocks_no_site_sees_another(global_seed):
     assert change.all()
 
 
-def test_what_stands_beyond_the_values_of_a_site_is_never_learned(global_seed):
-    process = rv.Independent(code=rv.Mask(rv.Categorical((2, 5, 3))))
-    net = SiteTransformer(ports_of(process), hidden_features=8, num_heads=2)
-    denoiser = rv.NetworkDenoiser(net, process, clocks=rv.SiteClocks())
-    generator = torch.Generator().manual_seed(0)
-    x_0 = {"code": torch.randint(0, 2, (32, 3), generator=generator)}
-    rv.Regression()(denoiser, x_0, generator=generator).sum().backward()
-    gradient = net.heads[0].bias.grad
-    assert (gradient != 0).tolist() == [[k < count for k in range(5)] for count in (2, 5, 3)]
+def test_a_head_is_a_map_of_its_own_for_every_site_and_0_beyond_its_values(global_seed):
+    port, tokens = CodePort((2, 5, 3), (3,), masked=True), torch.randn(4, 3, 6)
+    head = shaken(SiteHead(port, 6))
+    weights, biases = head.weight.split([2, 5, 3], 1), head.bias.split([2, 5, 3], 1)
+    said = head(tokens, port)
+    for site, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        width = weight.shape[1]
+        torch.testing.assert_close(said[:, site, :width], tokens[:, site] @ weight + bias)
+        assert not said[:, site, width:].any()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 from reversal.networks.embeddings import CodePort, FactorPort, RealPort, TimeEmbedding
 from reversal.networks.mlp import Perceptron, ResidualBlock, ResidualMLP
-from reversal.networks.transformer import SiteLinear, SiteTransformer, Transformer, TransformerBlock
+from reversal.networks.transformer import (
+    SiteHead,
+    SiteLinear,
+    SiteTransformer,
+    Transformer,
+    TransformerBlock,
+)
 from reversal.networks.trunk import Architecture, Trunk
 
 __all__ = [
     "Architecture", "CodePort", "FactorPort", "Perceptron", "RealPort", "ResidualBlock",
-    "ResidualMLP", "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer",
+    "ResidualMLP", "SiteHead", "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer",
     "TransformerBlock", "Trunk",
 ]  # fmt: skip

@@ -25,15 +25,12 @@ class FactorPort(nn.Module, ABC):
     Attributes:
         num_sites: S.
         num_features: F, what a site shows.
-        num_outputs: what is said of all sites together, without padding.
-        output_shape: what the factor's denoiser reads of an item, site by site, padded to the
-            largest site.
+        num_outputs: what is said of all sites together, site by site, without padding.
     """
 
     num_sites: int
     num_features: int
     num_outputs: int
-    output_shape: tuple[int, ...]
 
     @abstractmethod
     def values(self, x: Tensor, runs: Tensor) -> Tensor:
@@ -46,7 +43,10 @@ class FactorPort(nn.Module, ABC):
 
     @abstractmethod
     def shape(self, output: Tensor) -> Tensor:
-        """Return outputs ``(B, num_outputs)`` as ``(B, *output_shape)``."""
+        """Return outputs ``(B, num_outputs)`` in the shape that the factor's denoiser reads.
+
+        It is ``(B, *sites, ...)``, each site padded with 0 to the largest.
+        """
 
     @final
     def features(self, x: Tensor, t: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class RealPort(FactorPort):
         self.per_site = math.prod(event_shape) // self.num_sites
         self.num_features = self.per_site * (1 + periodic) + 3
         self.num_outputs = math.prod(tangent_shape)
-        self.output_shape = tuple(tangent_shape)
+        self.tangent_shape = tuple(tangent_shape)
 
     def values(self, x: Tensor, runs: Tensor) -> Tensor:
         """Coordinates."""
@@ -98,7 +98,7 @@ class RealPort(FactorPort):
 
     def shape(self, output: Tensor) -> Tensor:
         """Tangent vectors."""
-        return output.reshape(len(output), *self.output_shape)
+        return output.reshape(len(output), *self.tangent_shape)
 
 
 @final
@@ -123,7 +123,7 @@ class CodePort(FactorPort):
         self, cardinalities: Sequence[int], sites: Sequence[int], *, masked: bool, width: int = 16
     ) -> None:
         super().__init__()
-        self.num_values = max(cardinalities)
+        self.sites, self.num_values = tuple(sites), max(cardinalities)
         counts = torch.tensor(list(cardinalities))
         rows = counts + masked
         self.register_buffer("limits", counts - 1 + masked, persistent=False)
@@ -133,7 +133,6 @@ class CodePort(FactorPort):
         self.table = nn.Embedding(int(rows.sum()), width)
         self.num_sites, self.num_features = len(counts), width + 3
         self.num_outputs = int(counts.sum())
-        self.output_shape = (*sites, self.num_values)
 
     def values(self, x: Tensor, runs: Tensor) -> Tensor:
         """Embeddings."""
@@ -143,10 +142,10 @@ class CodePort(FactorPort):
     def shape(self, output: Tensor) -> Tensor:
         """Logits, 0 beyond a site's own values."""
         if len(self.places) == self.num_sites * self.num_values:
-            return output.reshape(len(output), *self.output_shape)
+            return output.reshape(len(output), *self.sites, self.num_values)
         padded = output.new_zeros(len(output), self.num_sites * self.num_values)
         padded = padded.index_copy(1, self.places, output)
-        return padded.reshape(len(output), *self.output_shape)
+        return padded.reshape(len(output), *self.sites, self.num_values)
 
 
 @final

@@ -15,7 +15,6 @@ section 3.3. Deviation: sites have their own output weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -51,6 +50,34 @@ class SiteLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map every site by its own weights."""
         return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight).transpose(0, 1)
+
+
+@final
+class SiteHead(nn.Module):
+    r"""What every site says, :math:`y^i = V^i h^i + v^i`, 0 at first.
+
+    Args:
+        port: what shapes the outputs.
+        num_inputs: the width of a token, H.
+
+    The weights are those of outputs that there are; products are padded as the outputs are.
+    """
+
+    def __init__(self, port: FactorPort, num_inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_inputs, port.num_outputs))
+        self.bias = nn.Parameter(torch.zeros(1, port.num_outputs))
+
+    def forward(self, tokens: Tensor, port: FactorPort) -> Tensor:
+        """Turn tokens ``(B, S, H)`` into what the factor's denoiser reads."""
+        weight, bias = port.shape(self.weight), port.shape(self.bias)
+        by_site = (
+            weight.reshape(len(weight), port.num_sites, -1),
+            bias.reshape(1, port.num_sites, -1),
+        )
+        maps, shifts = (part.transpose(0, 1) for part in by_site)
+        said = torch.baddbmm(shifts, tokens.transpose(0, 1), maps).transpose(0, 1)
+        return said.reshape(len(tokens), *bias.shape[1:])
 
 
 @final
@@ -136,14 +163,7 @@ class SiteTransformer(Trunk):
             for _ in range(num_blocks)
         )
         self.norm = nn.LayerNorm(hidden_features)
-        self.heads = nn.ModuleList(
-            SiteLinear(
-                port.num_sites, hidden_features, math.prod(port.output_shape) // port.num_sites
-            )
-            for port in ports.values()
-        )
-        for parameter in self.heads.parameters():
-            nn.init.zeros_(parameter)
+        self.heads = nn.ModuleList(SiteHead(port, hidden_features) for port in ports.values())
 
     def outputs(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
         """Turn sites into tokens, let them see each other, and read them one by one."""
@@ -153,7 +173,7 @@ class SiteTransformer(Trunk):
             h = block(h, condition)
         tokens = self.norm(h).split([part.shape[1] for part in features], 1)
         exits: Any = zip(self.ports, self.heads, tokens, strict=True)
-        return [head(part).reshape(len(h), *port.output_shape) for port, head, part in exits]
+        return [head(part, port) for port, head, part in exits]
 
 
 @final

@@ -34,7 +34,7 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
-        """Return one output per port, ``(B, *output_shape)``.
+        """Return one output per port, in the shape that it gives them.
 
         Args:
             features: what the sites of each factor show, ``(B, S, F)``.
