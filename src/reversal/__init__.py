@@ -27,6 +27,7 @@ from reversal.errors import (
 from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo
+from reversal.networks import Perceptron, Transformer
 from reversal.noise import ItemNoise
 from reversal.objectives import Regression
 from reversal.one_site import OneSite
@@ -77,6 +78,7 @@ __all__ = [
     "OnGrid", "LowDiscrepancy",
     "Regression", "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
+    "Perceptron", "Transformer",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Self, final
 
 import torch
@@ -21,8 +22,9 @@ from reversal.core import Path, Sampler, Space
 from reversal.data.opening import opened, source_from_config
 from reversal.data.spilled import encode
 from reversal.data.table_file import open_table
-from reversal.errors import CheckpointError, NotFittedError, ReversalError
+from reversal.errors import CheckpointError, DataError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
+from reversal.networks import Architecture, Perceptron
 from reversal.restrictions import Evidence
 from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
 from reversal.training.fitting import denoiser_of, first_network, fit_denoiser, plan_for, sized
@@ -44,6 +46,8 @@ class Model:
         num_blocks: the number of its residual blocks.
         dropout: the share of inner units left out in training; by default 0.1 of small data, 0 of
             those of 10,000 rows and more.
+        network: another network in the place of the perceptron that these three describe, such as
+            ``Transformer(hidden_features=64)``.
         learning_rate: the peak of its schedule.
         seed: where initial weights, batches and noise come from.
         show_progress: whether training says how far it is, on standard error.
@@ -65,13 +69,14 @@ class Model:
         hidden_features: int = 256,
         num_blocks: int = 4,
         dropout: float | None = None,
+        network: Architecture | None = None,
         learning_rate: float = 2e-3,
         seed: int = 0,
         show_progress: bool = True,
     ) -> None:
         self.minutes, self.steps = minutes, steps
         self.hidden_features, self.num_blocks = hidden_features, num_blocks
-        self.dropout, self.learning_rate = dropout, learning_rate
+        self.dropout, self.network, self.learning_rate = dropout, network, learning_rate
         self.seed, self.show_progress = seed, show_progress
 
     def fit(
@@ -293,14 +298,24 @@ class Model:
 
     def _arguments(self) -> dict[str, Any]:
         others = ("minutes", "steps", "learning_rate", "seed", "show_progress")
-        return self._architecture() | {name: getattr(self, name) for name in others}
+        chosen = self._architecture()
+        chosen = chosen if self.network is None else {"network": chosen}
+        return chosen | {name: getattr(self, name) for name in others}
 
     def _settings(self) -> dict[str, Any]:
         return {k: value for k, value in self._arguments().items() if k != "show_progress"}
 
     def _architecture(self) -> dict[str, Any]:
-        names = ("hidden_features", "num_blocks", "dropout")
-        return {name: getattr(self, name) for name in names}
+        first = Perceptron()
+        size = {name: getattr(self, name) for name in asdict(first)}
+        if self.network is None:
+            return size
+        if size != asdict(first):
+            raise DataError(
+                f"Expected the size of one network, got network={self.network!r} beside {size}. "
+                f"Say hidden_features, num_blocks and dropout to the network alone."
+            )
+        return recipe.network_to_config(self.network)
 
     def _take(self, other: Model) -> Self:
         """Become what another model was fitted to."""
@@ -321,7 +336,10 @@ def load(folder: str | os.PathLike[str]) -> Model:
         ended = ("steps", "ended", "best_step") if training else ()
         done = {name: training.pop(name) for name in ended}
         trace = Trace(checks=from_lines(records.get(checkpoint.LOG, "")), **done)
-        model = Model(**config["model"])
+        settings = dict(config["model"])
+        if "network" in settings:
+            settings["network"] = recipe.network_from_config(settings["network"])
+        model = Model(**settings)
         arguments.check(model._settings())
         process = recipe.process_from_config(config["process"])
         model.source_ = source_from_config(config["source"], process.space)

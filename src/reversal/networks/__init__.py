@@ -1,6 +1,18 @@
 """Networks in plain torch: what a factor shows, and what a trunk makes of it."""
 
 from reversal.networks.embeddings import CodePort, FactorPort, RealPort, TimeEmbedding
-from reversal.networks.mlp import ResidualBlock, ResidualMLP
+from reversal.networks.mlp import Perceptron, ResidualBlock, ResidualMLP
+from reversal.networks.transformer import (
+    SiteHead,
+    SiteLinear,
+    SiteTransformer,
+    Transformer,
+    TransformerBlock,
+)
+from reversal.networks.trunk import Architecture, Trunk
 
-__all__ = ["CodePort", "FactorPort", "RealPort", "ResidualBlock", "ResidualMLP", "TimeEmbedding"]
+__all__ = [
+    "Architecture", "CodePort", "FactorPort", "Perceptron", "RealPort", "ResidualBlock",
+    "ResidualMLP", "SiteHead", "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer",
+    "TransformerBlock", "Trunk",
+]  # fmt: skip

@@ -20,18 +20,46 @@ from torch import Tensor, nn
 
 
 class FactorPort(nn.Module, ABC):
-    """The way in and out of one factor: ``num_features`` in, ``num_outputs`` out."""
+    """The way in and out of one factor of S sites.
 
+    Attributes:
+        num_sites: S.
+        num_features: F, what a site shows.
+        num_outputs: what is said of all sites together, site by site, without padding.
+    """
+
+    num_sites: int
     num_features: int
     num_outputs: int
 
     @abstractmethod
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the features ``(B, num_features)`` of ``(B, *E)`` at clocks ``(B, *sites)``."""
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Return what sites show of their values, ``(B, S, F - 3)``.
+
+        Args:
+            x: states ``(B, *E)``.
+            runs: 1 where a value may be seen, 0 where it is hidden, ``(B, S, 1)``.
+        """
 
     @abstractmethod
     def shape(self, output: Tensor) -> Tensor:
-        """Return outputs ``(B, num_outputs)`` in the shape that the factor's denoiser reads."""
+        """Return outputs ``(B, num_outputs)`` in the shape that the factor's denoiser reads.
+
+        It is ``(B, *sites, ...)``, each site padded with 0 to the largest.
+        """
+
+    @final
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return what sites show, ``(B, S, F)``: value, known, dropped, clock.
+
+        Args:
+            x: states ``(B, *E)``.
+            t: clocks ``(B, *sites)``, or ``(B,)`` where the sites share one.
+        """
+        clock = by_site(t).expand(-1, self.num_sites)[..., None]
+        values = self.values(x, (clock < 1).to(clock))
+        flags = torch.cat([(clock == 0).to(clock), (clock == 1).to(clock), clock], -1)
+        return torch.cat([values, flags], -1)
 
 
 @final
@@ -60,25 +88,22 @@ class RealPort(FactorPort):
         frequencies: Sequence[float] = (),
     ) -> None:
         super().__init__()
-        self.sites, self.tangent_shape = tuple(sites), tuple(tangent_shape)
         self.periodic = periodic
         shown = torch.tensor([1.0] if periodic else list(frequencies))
         self.register_buffer("frequencies", shown, persistent=False)
-        num_sites = math.prod(sites)
-        self.per_site = math.prod(event_shape) // num_sites
-        per_entry = 2 * len(shown) + (not periodic)
-        self.num_features = math.prod(event_shape) * per_entry + 3 * num_sites
+        self.num_sites = math.prod(sites)
+        self.per_site = math.prod(event_shape) // self.num_sites
+        self.num_features = self.per_site * (2 * len(shown) + (not periodic)) + 3
         self.num_outputs = math.prod(tangent_shape)
+        self.tangent_shape = tuple(tangent_shape)
 
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Coordinates, sines and cosines, flags and clocks."""
-        clock = by_site(t)
-        entries = x.reshape(*clock.shape, self.per_site, 1)
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Coordinates, sines and cosines."""
+        entries = x.reshape(len(x), self.num_sites, self.per_site, 1)
         phase = entries * self.frequencies
         plain = [] if self.periodic else [entries]
         shown = torch.cat([*plain, phase.sin(), phase.cos()], -1)
-        value = shown.flatten(2) * (clock < 1).to(x)[..., None]
-        return torch.cat([value.flatten(1), clock_features(clock)], 1)
+        return shown.flatten(2) * runs.to(x)
 
     def shape(self, output: Tensor) -> Tensor:
         """Tangent vectors."""
@@ -115,21 +140,19 @@ class CodePort(FactorPort):
         places = torch.arange(self.num_values).expand(len(counts), -1) < counts[:, None]
         self.register_buffer("places", places.flatten().nonzero()[:, 0], persistent=False)
         self.table = nn.Embedding(int(rows.sum()), width)
-        self.num_features = len(counts) * (width + 3)
+        self.num_sites, self.num_features = len(counts), width + 3
         self.num_outputs = int(counts.sum())
 
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Embeddings, flags and clocks."""
-        clock = by_site(t)
+    def values(self, x: Tensor, runs: Tensor) -> Tensor:
+        """Embeddings."""
         rows = torch.minimum(by_site(x), self.limits) + self.offsets
-        value = self.table(rows) * (clock < 1).to(self.table.weight)[..., None]
-        return torch.cat([value.flatten(1), clock_features(clock).to(value)], 1)
+        return self.table(rows) * runs.to(self.table.weight)
 
     def shape(self, output: Tensor) -> Tensor:
         """Logits, 0 beyond a site's own values."""
-        if len(self.places) == len(self.offsets) * self.num_values:
+        if len(self.places) == self.num_sites * self.num_values:
             return output.reshape(len(output), *self.sites, self.num_values)
-        padded = output.new_zeros(len(output), len(self.offsets) * self.num_values)
+        padded = output.new_zeros(len(output), self.num_sites * self.num_values)
         padded = padded.index_copy(1, self.places, output)
         return padded.reshape(len(output), *self.sites, self.num_values)
 
@@ -163,8 +186,3 @@ class TimeEmbedding(nn.Module):
 def by_site(values: Tensor) -> Tensor:
     """Return ``(B, *sites)`` as ``(B, S)``."""
     return values.flatten(1) if values.ndim > 1 else values[:, None]
-
-
-def clock_features(t: Tensor) -> Tensor:
-    """Return known flags, dropped flags and clocks of ``(B, S)`` clocks, ``(B, 3 S)``."""
-    return torch.cat([(t == 0).to(t), (t == 1).to(t), t], 1)

@@ -10,17 +10,16 @@ modulation: Perez et al. (2018), eq. (1); Peebles and Xie (2023), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reversal.networks.embeddings import FactorPort, TimeEmbedding
-
-NUM_CONDITIONS = 64
-"""The width of the time embedding that modulates the blocks."""
+from reversal.networks.embeddings import FactorPort
+from reversal.networks.trunk import NUM_CONDITIONS, Architecture, Trunk
 
 
 @final
@@ -51,8 +50,8 @@ class ResidualBlock(nn.Module):
 
 
 @final
-class ResidualMLP(nn.Module):
-    """A network over the factors of a product: dicts in, dicts out.
+class ResidualMLP(Trunk):
+    """A perceptron that reads all sites at once.
 
     Args:
         ports: how each factor enters and leaves.
@@ -71,13 +70,9 @@ class ResidualMLP(nn.Module):
         num_blocks: int = 4,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.names = tuple(ports)
-        self.ports = nn.ModuleList(ports.values())
-        self.times = TimeEmbedding()
-        num_times = self.times.num_features * len(ports)
-        self.conditions = nn.Linear(num_times, NUM_CONDITIONS)
-        self.inward = nn.Linear(sum(p.num_features for p in ports.values()), hidden_features)
+        super().__init__(ports)
+        num_features = sum(port.num_sites * port.num_features for port in ports.values())
+        self.inward = nn.Linear(num_features, hidden_features)
         self.blocks = nn.ModuleList(
             ResidualBlock(hidden_features, NUM_CONDITIONS, dropout) for _ in range(num_blocks)
         )
@@ -89,23 +84,34 @@ class ResidualMLP(nn.Module):
             nn.init.zeros_(head.weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(
-        self, x_t: Mapping[str, Tensor], t: Mapping[str, Tensor], cond: Any = None
-    ) -> dict[str, Tensor]:
-        """Return one output per factor.
-
-        Args:
-            x_t: states, per factor ``(B, *E)``.
-            t: clocks, per factor ``(B, *sites)``.
-            cond: not used.
-        """
-        ports = dict(zip(self.names, self.ports, strict=True))
-        t = {name: t[name].to(self.inward.weight) for name in ports}
-        features = [port.features(x_t[name], t[name]) for name, port in ports.items()]  # pyright: ignore
-        condition = F.silu(self.conditions(torch.cat([self.times(t[k]) for k in ports], 1)))
-        h = self.inward(torch.cat(features, 1))
+    def outputs(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
+        """Read all sites at once, and say all outputs at once."""
+        h = self.inward(torch.cat([flat(part) for part in features], 1))
         for block in self.blocks:
             h = block(h, condition)
         h = F.silu(self.norm(h))
-        heads = zip(ports.items(), self.heads, strict=True)
-        return {name: port.shape(head(h)) for (name, port), head in heads}  # pyright: ignore
+        heads: Any = zip(self.ports, self.heads, strict=True)
+        return [port.shape(head(h)) for port, head in heads]
+
+
+@final
+@dataclass(frozen=True)
+class Perceptron(Architecture):
+    """The size of a `ResidualMLP`.
+
+    Args:
+        hidden_features: the width of the stream.
+        num_blocks: the number of residual blocks.
+        dropout: the share of inner units left out in training; None leaves it to the data.
+    """
+
+    trunk: ClassVar[type[Any]] = ResidualMLP
+    hidden_features: int = 256
+    num_blocks: int = 4
+    dropout: float | None = None
+
+
+def flat(features: Tensor) -> Tensor:
+    """Return ``(B, S, F)`` as ``(B, S F)``: values by site, then known, dropped and clocks."""
+    values, flags = features.split([features.shape[-1] - 3, 3], -1)
+    return torch.cat([values.flatten(1), flags.mT.flatten(1)], 1)

@@ -24,12 +24,26 @@ def check(settings: Mapping[str, Any]) -> None:
             positive(name, settings[name])
     if settings["steps"] is not None:
         whole("steps", settings["steps"], 1)
-    whole("hidden_features", settings["hidden_features"], 1)
-    whole("num_blocks", settings["num_blocks"], 0)
-    if settings["dropout"] is not None:
-        share("dropout", settings["dropout"])
+    network(settings.get("network", settings))
     positive("learning_rate", settings["learning_rate"])
     whole("seed", settings["seed"], 0, MOST_SEED)
+
+
+def network(architecture: Mapping[str, Any]) -> None:
+    """Look at the size of a network.
+
+    Raises:
+        DataError: if a number is out of its range.
+    """
+    width = whole("hidden_features", architecture["hidden_features"], 1)
+    whole("num_blocks", architecture["num_blocks"], 0)
+    if architecture["dropout"] is not None:
+        share("dropout", architecture["dropout"])
+    if width % whole("num_heads", architecture.get("num_heads", 1), 1):
+        raise DataError(
+            f"Expected heads that share the width, got num_heads={architecture['num_heads']} and "
+            f"hidden_features={width}. Choose a width that is a multiple of num_heads."
+        )
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -20,7 +20,7 @@ from reversal import state
 from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
 from reversal.core import Path
 from reversal.denoisers import NetworkDenoiser
-from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
+from reversal.networks import CodePort, FactorPort, RealPort
 from reversal.noise import Randomness
 from reversal.objectives import Regression
 from reversal.one_site import OneSite
@@ -30,6 +30,7 @@ from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
 from reversal.training.loop import Plan, Progress, Trace, train
 from reversal.training.permutations import permutation
+from reversal.training.recipe import network_from_config
 
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
@@ -75,7 +76,7 @@ def sized(architecture: Mapping[str, Any], num_rows: int, whole_factors: bool) -
     """Return what makes a network, with what was left to the data.
 
     Args:
-        architecture: arguments of `ResidualMLP`; a dropout of None is left to the data.
+        architecture: the kind and size of a network; a dropout of None is left to the data.
         num_rows: how many rows the data have.
         whole_factors: whether a factor is a thing by itself, and not a pack of columns.
     """
@@ -100,15 +101,20 @@ def denoiser_of(
 
     Args:
         process: a product of paths.
-        network: arguments of `ResidualMLP`, and the ``frequencies`` of its `RealPort`.
+        network: its kind and size, as `recipe.network_to_config` says it, and the frequencies of
+            its `RealPort`.
         whole_factors: whether a factor is a thing by itself, that is asked for given others as a
             whole, and not a pack of columns.
     """
-    arguments = dict(network)
-    frequencies = arguments.pop("frequencies")
-    ports = {name: _port(path, frequencies) for name, path in process.parts.items()}
+    size = {name: value for name, value in network.items() if name != "frequencies"}
+    trunk = network_from_config(size).build(ports_of(process, network["frequencies"]))
     laws = WHOLE_FACTORS if whole_factors else ANY_COLUMNS
-    return NetworkDenoiser(ResidualMLP(ports, **arguments), process, clocks=MixedClocks(laws))
+    return NetworkDenoiser(trunk, process, clocks=MixedClocks(laws))
+
+
+def ports_of(process: Any, frequencies: Sequence[float] = ()) -> dict[str, FactorPort]:
+    """Return how the factors of a product of paths enter a network and leave it."""
+    return {name: _port(path, frequencies) for name, path in process.parts.items()}
 
 
 def fit_denoiser(

@@ -1,18 +1,21 @@
-"""Processes as plain JSON types, so that a run says what it was trained under."""
+"""Processes and networks as plain JSON types, so that a run says what was trained, and how."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from reversal import schedules
 from reversal.core import Path, Space
-from reversal.errors import CheckpointError, listed
+from reversal.errors import CheckpointError, DataError, listed
+from reversal.networks import Architecture, Perceptron, Transformer
 from reversal.processes import Brownian, Gaussian, Independent, Mask, Uniform
 from reversal.spaces import SO3, Categorical, Euclidean, Torus
 
 SPACES: dict[str, type[Any]] = {s.__name__: s for s in (Euclidean, Categorical, Torus, SO3)}
 PROCESSES: dict[str, type[Any]] = {p.__name__: p for p in (Gaussian, Mask, Uniform, Brownian)}
+NETWORKS: dict[str, type[Architecture]] = {n.__name__: n for n in (Perceptron, Transformer)}
 
 
 def process_to_config(process: Path) -> dict[str, Any]:
@@ -55,6 +58,31 @@ def process_from_config(config: dict[str, Any]) -> Any:
     fields = dict(config["schedule"])
     schedule = _known(vars(schedules), fields.pop("type"))(**fields)
     return _known(PROCESSES, config["type"])(_space_from_config(config["space"]), schedule)
+
+
+def network_to_config(network: Any) -> dict[str, Any]:
+    """Return plain JSON types from which `network_from_config` rebuilds the size of a network.
+
+    Raises:
+        DataError: if it is none of those that a run can name.
+    """
+    kind = type(network).__name__
+    if NETWORKS.get(kind) is not type(network):
+        raise DataError(
+            f"Expected a network among {listed(NETWORKS)}, got {network!r}. Write "
+            f"network=rv.Transformer(), or train a network of your own by NetworkDenoiser."
+        )
+    return {"type": kind, **asdict(network)}
+
+
+def network_from_config(config: Mapping[str, Any]) -> Architecture:
+    """Return the size that `network_to_config` described; one without a type is a `Perceptron`.
+
+    Raises:
+        CheckpointError: if it names what this version does not know.
+    """
+    fields = dict(config)
+    return _known(NETWORKS, fields.pop("type", Perceptron.__name__))(**fields)
 
 
 def _space_to_config(space: Space) -> dict[str, Any]:
