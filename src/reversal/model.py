@@ -25,9 +25,10 @@ from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
 from reversal.restrictions import Evidence
 from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
-from reversal.training.fitting import denoiser_of, fit_denoiser, plan_for, sized
+from reversal.training.fitting import denoiser_of, fit_denoiser
 from reversal.training.logs import from_lines, to_lines
-from reversal.training.session import Session, facts_of
+from reversal.training.method import SETTINGS, made_of, method_for
+from reversal.training.session import Session, identify
 
 
 @final
@@ -119,27 +120,29 @@ class Model:
             name, data = name or os.path.basename(data), open_table(data)
         source, process = opened(data, space_or_process)
         encoded = encode(source, data, self.seed, run)
-        plan = plan_for(self._settings(), encoded.present)
-        network = sized(self._architecture(), state.batch_size(encoded.present))
-        kinds: dict[str, Any] = {"source": source.to_config(), "network": network}
+        rows = state.batch_size(encoded.present)
+        sites = sum(mask[0].numel() for mask in encoded.present.values())
+        kinds: dict[str, Any] = {"source": source.to_config()}
         if run is not None:
             kinds["process"] = recipe.process_to_config(process)
-        facts = facts_of(name or "", encoded, kinds, self._settings(), plan)
-        if run is not None and session.has_ended(facts):
+        identity = identify(encoded, kinds, self._settings())
+        if run is not None and session.has_ended(identity):
             return self._take(load(run))
+        method = method_for(self._settings(), rows, sites, source.whole_factors)
+        keeper, method = session.begin(identity, method)
         is_shown = self.show_progress and session.world.is_first
         with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
-            denoiser = denoiser_of(process, network, source.whole_factors)
-            keeper = session.keeper(facts)
+            denoiser = denoiser_of(process, method.network, method.clocks)
             if is_shown:
                 done = keeper and keeper.done
-                progress.announce(plan, facts["rows"], len(source.measure), done)
+                progress.announce(method.plan, rows, len(source.measure), done)
             trace = fit_denoiser(
-                denoiser, encoded, plan, self.seed, show, session.callbacks, keeper, session.world
+                denoiser, encoded, method, self.seed, show, session.callbacks, keeper, session.world
             )
         self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
-        self.training_ = facts
+        facts = {"name": name or "", "rows": rows, "minutes": method.plan.minutes}
+        self.training_ = facts | {"identity": identity, "method": method.to_config()}
         session.close(keeper, self.save)
         return self
 
@@ -290,15 +293,10 @@ class Model:
         return self
 
     def _arguments(self) -> dict[str, Any]:
-        others = ("minutes", "steps", "learning_rate", "seed", "show_progress")
-        return self._architecture() | {name: getattr(self, name) for name in others}
+        return {name: getattr(self, name) for name in (*SETTINGS, "show_progress")}
 
     def _settings(self) -> dict[str, Any]:
-        return {k: value for k, value in self._arguments().items() if k != "show_progress"}
-
-    def _architecture(self) -> dict[str, Any]:
-        names = ("hidden_features", "num_blocks", "dropout")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in SETTINGS}
 
     def _take(self, other: Model) -> Self:
         """Become what another model was fitted to."""
@@ -325,7 +323,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):
             whole = model.source_.whole_factors
-            denoiser = denoiser_of(process, sized(model._architecture()), whole)
+            denoiser = denoiser_of(process, *made_of(training, model._settings(), whole))
         denoiser.network.load_state_dict(weights)
     except CheckpointError:
         raise

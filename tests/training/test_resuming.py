@@ -1,5 +1,6 @@
 """A training that was stopped and resumed is the training that was not, bit for bit."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -9,7 +10,8 @@ import types
 import pytest
 
 import reversal as rv
-from reversal.training import Keeper, checkpoint, keeping
+from reversal.training import Keeper, checkpoint, keeping, recipe
+from reversal.training.method import WHOLE_FACTORS, method_for
 from tests.training.runs import TINY, assert_same, model, names, table, untimed
 
 
@@ -144,6 +146,62 @@ def test_a_training_of_other_data_or_settings_is_refused(tmp_path, crash):
     model(steps=2).fit(table(), run=tmp_path / "ended")
     with pytest.raises(rv.CheckpointError, match="got steps=3 where it has steps=2"):
         model(steps=3).fit(table(), run=tmp_path / "ended", resume=True)
+
+
+def older(settings, *data):
+    """A method that is not today's in anything, as an older version may have chosen it."""
+    now = method_for(settings, *data)
+    plan = {"batch_size": 32, "weight_decay": 0.1, "clip": 0.05, "checks": 8, "patience": 1}
+    plan |= {"visits": 300, "average_decay": 0.9}
+    return dataclasses.replace(
+        now,
+        plan=dataclasses.replace(now.plan, **plan),
+        network=now.network | {"dropout": 0.4},
+        clocks=WHOLE_FACTORS,
+        held_out=9,
+        checked=64,
+    )
+
+
+def test_a_training_goes_on_by_the_method_that_it_began_with(tmp_path, monkeypatch, crash):
+    """One of an older version, whose every choice was another; its model is read in the same way.
+
+    Its patience would end it, and the method of today has none.
+    """
+
+    def fit(folder):
+        return model(dropout=None, learning_rate=0.3).fit(table(), run=folder, resume=True)
+
+    today = fit(tmp_path / "today")
+    with monkeypatch.context() as patch:
+        patch.setattr("reversal.model.method_for", older)
+        whole = fit(tmp_path / "whole")
+        crash.add(30)
+        with pytest.raises(CrashError):
+            fit(tmp_path / "run")
+        crash.clear()
+    resumed = fit(tmp_path / "run")
+    assert_same(whole, resumed)
+    assert resumed.training_ == whole.training_
+    assert (today.trace_.ended, whole.trace_.ended) == (
+        "all steps were done", "the held-out loss stopped falling")  # fmt: skip
+    for ended in (fit(tmp_path / "run"), rv.load(tmp_path / "run")):
+        assert_same(whole, ended)
+        assert ended.denoiser_.clocks.laws == WHOLE_FACTORS != today.denoiser_.clocks.laws
+
+
+def test_a_training_whose_method_is_unknown_is_refused_and_stays(tmp_path, monkeypatch, crash):
+    crash.add(30)
+    with pytest.raises(CrashError):
+        model().fit(table(), run=tmp_path)
+    crash.clear()
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "clocks_from_config", lambda law: recipe._known({}, law["type"]))
+        with pytest.raises(rv.CheckpointError, match=r"got 'SiteClocks'.* version of reversal"):
+            model().fit(table(), run=tmp_path, resume=True)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    model().fit(table(), run=tmp_path, resume=True)
 
 
 def test_an_older_model_can_be_read_until_the_new_one_is_whole(tmp_path, crash):

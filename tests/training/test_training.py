@@ -1,5 +1,6 @@
 """The loop on problems with a known minimum, averaged weights, and runs on disk."""
 
+import dataclasses
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import reversal as rv
+from reversal.clocks import AnyClock, OnGrid, SharedClock, SiteClocks
 from reversal.training import (
     Check,
     MovingAverage,
@@ -21,7 +23,15 @@ from reversal.training import (
     recipe,
     train,
 )
-from reversal.training.fitting import MINUTES, minutes_for
+from reversal.training.method import (
+    ANY_COLUMNS,
+    MINUTES,
+    SETTINGS,
+    WHOLE_FACTORS,
+    Method,
+    method_for,
+    minutes_for,
+)
 
 
 class Point(nn.Module):
@@ -289,6 +299,45 @@ PROCESSES = [
 def test_a_process_is_what_its_text_says(process):
     config = json.loads(json.dumps(recipe.process_to_config(process)))
     assert repr(recipe.process_from_config(config)) == repr(process)
+
+
+LAWS = [
+    ANY_COLUMNS,
+    WHOLE_FACTORS,
+    ((SiteClocks(0.3, 0.2, OnGrid(7), common=False), 0.5), (SharedClock(), 2.0)),
+]
+
+
+@pytest.mark.parametrize("clocks", LAWS)
+def test_a_method_is_what_its_text_says(clocks):
+    settings = {"steps": None, "minutes": None, "learning_rate": 1e-3, "dropout": None}
+    settings |= {"hidden_features": 7, "num_blocks": 2}
+    method = dataclasses.replace(method_for(settings, 500, 9, whole_factors=False), clocks=clocks)
+    assert Method.from_config(json.loads(json.dumps(method.to_config()))) == method
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"plan": {"steps": 3, "speed": 2}}, "speed"),
+        ({"plan": {"steps": -3}}, "Expected steps > 0"),
+        ({"clocks": [[{"type": "Sundial"}, 1.0]]}, "parts that this version knows, got 'Sundial'"),
+        ({"clocks": []}, "Expected pairs of a clock law"),
+        ({"clocks": None}, "not iterable"),
+        ({"mood": 1}, "mood"),
+    ],
+)
+def test_a_method_of_another_version_is_refused(change, said):
+    settings = dict.fromkeys(SETTINGS, 1)
+    config = method_for(settings, 500, 9, whole_factors=True).to_config() | change
+    with pytest.raises(rv.CheckpointError, match=said) as refused:
+        Method.from_config(config)
+    assert "Install the version of reversal" in str(refused.value)
+
+
+def test_clocks_without_a_text_form_are_refused():
+    with pytest.raises(rv.CheckpointError, match="got AnyClock"):
+        recipe.clocks_to_config(AnyClock())
 
 
 def test_a_process_without_a_text_form_is_refused():

@@ -9,102 +9,57 @@ every conditional,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from reversal import state
-from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
+from reversal.clocks import MixedClocks
 from reversal.core import Path
 from reversal.denoisers import NetworkDenoiser
 from reversal.networks import CodePort, FactorPort, RealPort, ResidualMLP
 from reversal.noise import Randomness
 from reversal.objectives import Regression
-from reversal.one_site import OneSite
 from reversal.spaces import Categorical, Torus
 from reversal.training.distributed import Alone, World
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
-from reversal.training.loop import Plan, Progress, Trace, train
+from reversal.training.loop import Progress, Trace, train
+from reversal.training.method import Laws, Method
 from reversal.training.permutations import permutation
 
-HELD_OUT: Final = 0.1
-MOST_HELD_OUT: Final = 2048
-WHOLE_FACTORS: Final = (
-    (SiteClocks(known=0.4, dropped=0.1), 0.6),
-    (FactorClocks(known=0.45, dropped=0.1), 0.4),
-)
-ANY_COLUMNS: Final = ((SiteClocks(known=0.4, dropped=0.1), 0.9), (OneSite(), 0.1))
-DROPOUT: Final = 0.1
-MANY: Final = 10_000
-"""From how many rows on nothing is left out of the network in training."""
-CHECKED: Final = 1024
-"""How many draws a held-out loss is the mean of, at least."""
-MINUTES: Final = (1, 10)
-"""The least and the greatest default time budget."""
-CELLS: Final = 8000
-"""How many cells of data get a minute; the budget grows with the root of their number."""
 
-
-def minutes_for(num_rows: int, num_sites: int) -> float:
-    """Return the default time budget: whole minutes that grow with the size of the data."""
-    least, most = MINUTES
-    return float(min(most, max(least, round(math.sqrt(num_rows * num_sites / CELLS)))))
-
-
-def plan_for(settings: Mapping[str, Any], present: Mapping[str, Tensor]) -> Plan:
-    """Return how a model trains on data of this size; a number of steps is never cut short."""
-    minutes, steps = settings["minutes"], settings["steps"]
-    if minutes is None and steps is None:
-        sites = sum(mask[0].numel() for mask in present.values())
-        minutes = minutes_for(state.batch_size(present), sites)
-    patience = Plan.patience if steps is None else 0
-    return Plan(steps, minutes, learning_rate=settings["learning_rate"], patience=patience)
-
-
-def sized(architecture: Mapping[str, Any], num_rows: int = MANY) -> dict[str, Any]:
-    """Return the arguments of a network with what was left to the size of the data."""
-    dropout = architecture["dropout"]
-    chosen = DROPOUT if num_rows < MANY else 0.0
-    return {**architecture, "dropout": chosen if dropout is None else dropout}
-
-
-def denoiser_of(
-    process: Any, architecture: Mapping[str, Any], whole_factors: bool = True
-) -> NetworkDenoiser:
+def denoiser_of(process: Any, network: Mapping[str, Any], clocks: Laws) -> NetworkDenoiser:
     """Return an untrained denoiser of a product; its weights come from torch's own generator.
 
     Args:
         process: a product of paths.
-        architecture: arguments of `ResidualMLP`.
-        whole_factors: whether a factor is a thing by itself, that is asked for given others as a
-            whole, and not a pack of columns.
+        network: arguments of `ResidualMLP`.
+        clocks: the laws of the clocks, and their weights.
     """
     ports = {name: _port(path) for name, path in process.parts.items()}
-    laws = WHOLE_FACTORS if whole_factors else ANY_COLUMNS
-    return NetworkDenoiser(ResidualMLP(ports, **architecture), process, clocks=MixedClocks(laws))
+    return NetworkDenoiser(ResidualMLP(ports, **network), process, clocks=MixedClocks(clocks))
 
 
 def fit_denoiser(
     denoiser: NetworkDenoiser,
     data: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-    plan: Plan,
+    method: Method,
     seed: int,
     on_progress: Callable[[Progress], None] | None = None,
     callbacks: Sequence[Callable[[Check], None]] = (),
     keeper: Keeper | None = None,
     world: World | None = None,
 ) -> Trace:
-    """Train on nine tenths of the rows; the others say which weights to keep.
+    """Train on all rows but some, which say what weights to keep.
 
     Args:
         denoiser: trained in place.
         data: states, and masks of the sites that are present: tensors, or what gives tensors for
             indices, as states on disk do.
-        plan: budget and optimizer.
+        method: budget and optimizer, and how many rows are held out.
         seed: where batches and noise come from.
         on_progress: called after every step.
         callbacks: called at every check.
@@ -114,7 +69,7 @@ def fit_denoiser(
     generator = torch.Generator().manual_seed(seed)
     n = state.batch_size(data[0])
     order = permutation(n, generator)
-    size = min(int(HELD_OUT * n), MOST_HELD_OUT)
+    size, plan = method.held_out, method.plan
     held = order[:size]
     objective = Regression()
     world = Alone() if world is None else world
@@ -127,7 +82,7 @@ def fit_denoiser(
     def validate() -> Tensor:
         """The same draws at every check: what changes is the network."""
         source = torch.Generator().manual_seed(seed + 1)
-        batches = held.repeat(max(1, -(-CHECKED // size))).split(2 * plan.batch_size)
+        batches = held.repeat(max(1, -(-method.checked // size))).split(2 * plan.batch_size)
         return torch.cat([losses(index, source) for index in batches]).view(-1, size).mean(0)
 
     return train(

@@ -81,6 +81,7 @@ class Plan:
         patience: how many checks without a new least loss end training; 0 for none.
         visits: how often an item is seen at most, beyond 1000 steps, where ``steps`` is not given:
             a bound on how much of an item can be memorized, whatever the time.
+        average_decay: the share of the averaged weights that each step keeps, in the long run.
     """
 
     steps: int | None = None
@@ -92,6 +93,7 @@ class Plan:
     checks: int = 40
     patience: int = 16
     visits: int = 400
+    average_decay: float = 0.999
 
     def __post_init__(self) -> None:
         for name in ("steps", "minutes"):
@@ -206,7 +208,7 @@ class Run:
         self.module, self.plan, self.validate = module.train(), plan, validate
         self.generator, self.callbacks, self.world = generator, tuple(callbacks), world
         self.batches = Batches(num_items, plan.batch_size, generator)
-        self.average = MovingAverage(module)
+        self.average = MovingAverage(module, plan.average_decay)
         self.optimizer = _optimizer(module, plan)
         self.trace, self.steps = Trace(), plan.known_steps(num_items)
         self.most = plan.most_steps(num_items)
