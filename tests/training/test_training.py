@@ -129,14 +129,24 @@ def test_no_item_is_visited_too_often_whatever_the_time():
     plan = Plan(minutes=10.0, batch_size=256, visits=400)
     assert plan.most_steps(1170) == 400 * 1170 // 256
     assert plan.most_steps(64) == 1000
-    assert plan.known_steps(1170) is None
-    assert Plan().known_steps(1170) == 400 * 1170 // 256
-    assert Plan().known_steps(10**6) == 3000
-    assert Plan(steps=7).known_steps(10**6) == 7
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({}, "Expected steps or minutes of training, got neither"),
+        ({"steps": 0}, "Expected steps > 0, got 0"),
+        ({"minutes": float("nan")}, "Expected minutes > 0, got nan"),
+        ({"steps": 5, "minutes": -1.0}, "Expected minutes > 0, got -1"),
+    ],
+)
+def test_a_plan_without_a_budget_is_refused(budget, said):
+    with pytest.raises(rv.DataError, match=said):
+        Plan(**budget)
 
 
 def test_the_learning_rate_rises_and_falls():
-    plan = Plan(learning_rate=2.0)
+    plan = Plan(steps=1000, learning_rate=2.0)
     rates = [plan.rate_at(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(0.02, rel=1e-3)
     assert max(rates) == pytest.approx(2.0, rel=0.05)
@@ -188,10 +198,12 @@ def test_the_budget_is_announced():
     out = io.StringIO()
     progress.announce(Plan(minutes=4.0), 32_561, 15, stream=out)
     progress.announce(Plan(minutes=0.5), 1, 1, stream=out)
+    progress.announce(Plan(steps=3000), 344, 8, stream=out)
     progress.announce(Plan(steps=3000), 344, 8, (1200, 3000), stream=out)
     assert out.getvalue().splitlines() == [
         "training for at most 4 minutes: 32,561 rows x 15 columns",
         "training for at most 30 seconds: 1 row x 1 column",
+        "training for 3,000 steps: 344 rows x 8 columns",
         "going on after step 1,200 of 3,000: 344 rows x 8 columns",
     ]
 

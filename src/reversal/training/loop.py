@@ -37,7 +37,7 @@ LONGEST = 10.0
 """How many seconds are measured at most."""
 LATE = 2.0
 """How many times its budget a run takes before it ends where it is."""
-DEFAULT_STEPS, LEAST_STEPS = 3000, 1000
+LEAST_STEPS = 1000
 
 
 class Progress(NamedTuple):
@@ -68,7 +68,7 @@ class Progress(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Plan:
-    """How long and how to train.
+    """How long and how to train; steps or minutes have to be given.
 
     Args:
         steps: the number of steps, exact where patience is 0; it wins over ``minutes``.
@@ -100,11 +100,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"Expected {name} > 0, got {value}. Give a positive budget.")
-
-    def known_steps(self, num_items: int) -> int | None:
-        """The number of steps, where no measurement is needed to tell it."""
-        default = min(DEFAULT_STEPS, self.most_steps(num_items))
-        return self.steps or (default if self.minutes is None else None)
+        if self.steps is None and self.minutes is None:
+            raise DataError("Expected steps or minutes of training, got neither. Give one of them.")
 
     def most_steps(self, num_items: int) -> int:
         """The number of steps after which every item was seen ``visits`` times."""
@@ -210,7 +207,7 @@ class Run:
         self.batches = Batches(num_items, plan.batch_size, generator)
         self.average = MovingAverage(module, plan.average_decay)
         self.optimizer = _optimizer(module, plan)
-        self.trace, self.steps = Trace(), plan.known_steps(num_items)
+        self.trace, self.steps = Trace(), plan.steps
         self.most = plan.most_steps(num_items)
         self.best, self.least, self.stale = self.average.snapshot(), math.inf, 0
         self.loss = self.latest = self.stderr = math.nan
