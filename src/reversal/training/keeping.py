@@ -133,17 +133,30 @@ class Keeper:
             self.run.rmdir()
 
     def _save(self, state: Saved, is_last_chance: bool) -> None:
+        failure = self._failure(state)
+        (failed,) = self.world.mean(float(failure is not None))
+        if failed and (is_last_chance or not self.is_kept):
+            raise failure or CheckpointError(
+                "Expected every process to save the training, got one that could not. See what "
+                "the first one says."
+            )
+        if failure is not None and self.world.is_first:
+            words = f"reversal: training goes on without a new checkpoint: {failure}"
+            print(words, file=sys.stderr)
+        self.is_kept, self.last = True, time.monotonic()
+
+    def _failure(self, state: Saved) -> CheckpointError | None:
+        """Write the state; return what went wrong, after which the older one is there alone."""
         try:
             placed = self.world.write(self.folder, state.tensors)
             if self.world.is_first:
                 self._write(state, placed)
         except CheckpointError as error:
-            if is_last_chance or not self.is_kept:
-                raise
             if self.world.is_first:
-                words = f"reversal: training goes on without a new checkpoint: {error}"
-                print(words, file=sys.stderr)
-        self.is_kept, self.last = True, time.monotonic()
+                with suppress(CheckpointError):
+                    sharding.sweep(self.folder, bundle.names(self.folder, INDEX))
+            return error
+        return None
 
     def _write(self, state: Saved, placed: list[str]) -> None:
         """Write the tensors, unless their files are there, and the index."""
