@@ -5,12 +5,13 @@ import itertools
 import json
 import shutil
 import signal
-import types
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import reversal as rv
-from reversal.training import Keeper, checkpoint, keeping, recipe
+from reversal.training import Keeper, checkpoint, keeping, recipe, snapshot
 from reversal.training.method import WHOLE_FACTORS, method_for
 from tests.training.runs import TINY, assert_same, model, names, table, untimed
 
@@ -79,7 +80,7 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
             shutil.copytree(run, copies[-1])
 
     def fit(folder, tick, seconds=60.0, callbacks=()):
-        clock = types.SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
+        clock = SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
         monkeypatch.setattr(rv.training.loop, "time", clock)
         how = {"resume": True, "checkpoint_seconds": seconds, "callbacks": callbacks}
         return rv.Model(minutes=0.006, **TINY).fit(table(), run=folder, **how)
@@ -92,6 +93,63 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+class Accelerator:
+    """What torch has for a kind of device: a generator for each of them."""
+
+    def __init__(self, *devices):
+        self.states = {device: torch.tensor([1], dtype=torch.uint8) for device in devices}
+
+    def get_rng_state(self, device):
+        return self.states[device].clone()
+
+    def set_rng_state(self, state, device):
+        self.states[device] = state
+
+
+def test_the_generators_of_the_accelerators_in_use_go_on_where_they_were(
+    whole, tmp_path, monkeypatch, crash
+):
+    """They count the steps here; the third device holds no weights and is left alone."""
+    first, second, third = (torch.device("cuda", number) for number in range(3))
+    chip = Accelerator(first, second, third)
+    monkeypatch.setattr(snapshot, "accelerators", lambda module: [first, second])
+    monkeypatch.setattr(torch, "get_device_module", lambda device: chip)
+
+    def fit(**how):
+        def draw(check):
+            for device in (first, third):
+                chip.states[device] = chip.states[device] + 1
+
+        return model().fit(table(), run=tmp_path, callbacks=[draw], **how)
+
+    crash.add(50)
+    with pytest.raises(CrashError):
+        fit(checkpoint_seconds=0.0)
+    assert [int(state) for state in chip.states.values()] == [3, 1, 3]
+    chip.states = dict.fromkeys(chip.states, torch.tensor([9], dtype=torch.uint8))
+    crash.clear()
+    assert_same(whole, fit(resume=True))
+    assert [int(state) for state in chip.states.values()] == [3 + 2, 1, 9 + 2]
+
+
+def test_accelerators_are_the_devices_of_the_weights():
+    assert snapshot.accelerators(torch.nn.LayerNorm(2)) == []
+    at = [torch.device("cuda", 1), torch.device("cpu"), torch.device("cuda", 0)]
+    parts = [SimpleNamespace(device=device) for device in at]
+    found = snapshot.accelerators(SimpleNamespace(parameters=lambda: parts))
+    assert found == [torch.device("cuda", 0), torch.device("cuda", 1)]
+
+
+@pytest.mark.gpu
+def test_the_generator_of_an_accelerator_is_what_its_file_says(tmp_path):
+    (place,) = snapshot.accelerators(torch.nn.LayerNorm(2, device="cuda"))
+    chip = torch.get_device_module(place)
+    state = {"a": chip.get_rng_state(place)}
+    first = torch.rand(5, device=place)
+    chip.set_rng_state(checkpoint.unpacked(checkpoint.packed(state), tmp_path)["a"], place)
+    assert torch.equal(first, torch.rand(5, device=place))
+
+
 def test_a_signal_saves_and_stops_and_gives_the_handler_back(whole, tmp_path, number):
     before = signal.getsignal(number)
     stop = [lambda check: signal.raise_signal(number)]
