@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, Self, final
 
 import torch
@@ -22,14 +21,15 @@ from reversal.core import Path, Sampler, Space
 from reversal.data.opening import opened, source_from_config
 from reversal.data.spilled import encode
 from reversal.data.table_file import open_table
-from reversal.errors import CheckpointError, DataError, NotFittedError, ReversalError
+from reversal.errors import CheckpointError, NotFittedError, ReversalError
 from reversal.likelihood import Likelihood
-from reversal.networks import Architecture, Perceptron
+from reversal.networks import Architecture
 from reversal.restrictions import Evidence
 from reversal.training import Check, Trace, arguments, card, checkpoint, progress, recipe
-from reversal.training.fitting import denoiser_of, first_network, fit_denoiser, plan_for, sized
+from reversal.training.fitting import denoiser_of, fit_denoiser
 from reversal.training.logs import from_lines, to_lines
-from reversal.training.session import Session, facts_of
+from reversal.training.method import SETTINGS, made_of, method_for
+from reversal.training.session import Session, identify
 
 
 @final
@@ -57,8 +57,8 @@ class Model:
         process_: how the states are noised.
         source_: the way between the caller's data and states.
         trace_: the steps done, and what was read on the way.
-        training_: the size and name of the data, the time budget, what the network is made of, and
-            what identifies the training.
+        training_: the size and name of the data, the time budget, how it was trained, and what
+            identifies the training.
     """
 
     def __init__(
@@ -125,28 +125,29 @@ class Model:
             name, data = name or os.path.basename(data), open_table(data)
         source, process = opened(data, space_or_process)
         encoded = encode(source, data, self.seed, run)
-        plan = plan_for(self._settings(), encoded.present)
-        whole = source.whole_factors
-        network = sized(self._architecture(), state.batch_size(encoded.present), whole)
-        kinds: dict[str, Any] = {"source": source.to_config(), "network": network}
+        rows = state.batch_size(encoded.present)
+        sites = sum(mask[0].numel() for mask in encoded.present.values())
+        kinds: dict[str, Any] = {"source": source.to_config()}
         if run is not None:
             kinds["process"] = recipe.process_to_config(process)
-        facts = facts_of(name or "", encoded, kinds, self._settings(), plan)
-        if run is not None and session.has_ended(facts):
+        identity = identify(encoded, kinds, self._settings())
+        if run is not None and session.has_ended(identity):
             return self._take(load(run))
+        method = method_for(self._settings(), rows, sites, source.whole_factors)
+        keeper, method = session.begin(identity, method)
         is_shown = self.show_progress and session.world.is_first
         with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
             torch.manual_seed(self.seed)
-            denoiser = denoiser_of(process, network, whole)
-            keeper = session.keeper(facts)
+            denoiser = denoiser_of(process, method.network, method.clocks)
             if is_shown:
                 done = keeper and keeper.done
-                progress.announce(plan, facts["rows"], len(source.measure), done)
+                progress.announce(method.plan, rows, len(source.measure), done)
             trace = fit_denoiser(
-                denoiser, encoded, plan, self.seed, show, session.callbacks, keeper, session.world
+                denoiser, encoded, method, self.seed, show, session.callbacks, keeper, session.world
             )
         self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
-        self.training_ = facts
+        facts = {"name": name or "", "rows": rows, "minutes": method.plan.minutes}
+        self.training_ = facts | {"identity": identity, "method": method.to_config()}
         session.close(keeper, self.save)
         return self
 
@@ -297,25 +298,11 @@ class Model:
         return self
 
     def _arguments(self) -> dict[str, Any]:
-        others = ("minutes", "steps", "learning_rate", "seed", "show_progress")
-        chosen = self._architecture()
-        chosen = chosen if self.network is None else {"network": chosen}
-        return chosen | {name: getattr(self, name) for name in others}
+        return self._settings() | {"show_progress": self.show_progress}
 
     def _settings(self) -> dict[str, Any]:
-        return {k: value for k, value in self._arguments().items() if k != "show_progress"}
-
-    def _architecture(self) -> dict[str, Any]:
-        first = Perceptron()
-        size = {name: getattr(self, name) for name in asdict(first)}
-        if self.network is None:
-            return size
-        if size != asdict(first):
-            raise DataError(
-                f"Expected the size of one network, got network={self.network!r} beside {size}. "
-                f"Say hidden_features, num_blocks and dropout to the network alone."
-            )
-        return recipe.network_to_config(self.network)
+        network = None if self.network is None else recipe.network_to_config(self.network)
+        return {name: getattr(self, name) for name in SETTINGS} | {"network": network}
 
     def _take(self, other: Model) -> Self:
         """Become what another model was fitted to."""
@@ -337,7 +324,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
         done = {name: training.pop(name) for name in ended}
         trace = Trace(checks=from_lines(records.get(checkpoint.LOG, "")), **done)
         settings = dict(config["model"])
-        if "network" in settings:
+        if settings.get("network"):
             settings["network"] = recipe.network_from_config(settings["network"])
         model = Model(**settings)
         arguments.check(model._settings())
@@ -345,8 +332,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):
             whole = model.source_.whole_factors
-            network = training.get("network") or first_network(model._architecture())
-            denoiser = denoiser_of(process, network, whole)
+            denoiser = denoiser_of(process, *made_of(training, model._settings(), whole))
         denoiser.network.load_state_dict(weights)
     except CheckpointError:
         raise

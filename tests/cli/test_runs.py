@@ -105,11 +105,15 @@ def test_a_signal_saves_and_names_the_command_that_goes_on(place, tmp_path, monk
     assert load(out).minutes == 0.02
 
 
-def test_what_is_left_out_is_taken_from_the_run(place, copy):
+def test_what_is_left_out_is_taken_from_the_run(place, copy, monkeypatch):
+    """What another version would choose by itself, too: here the size of the network."""
+    monkeypatch.undo()
     done = call("fit", place / "table.csv", "--out", copy / "stopped", "--resume")
     assert done.exit_code == 0, done.output
     model = load(copy / "stopped")
     assert (model.minutes, model.seed) == (0.02, 3)
+    assert {name: getattr(model, name) for name in TINY} == TINY
+    assert Model().hidden_features != model.hidden_features
 
 
 def test_a_run_that_has_ended_is_left_as_it_is(place, copy):

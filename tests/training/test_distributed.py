@@ -4,23 +4,30 @@ The sums of a batch are rounded in another order, by 1e-7 of them; in 80 steps t
 the weights, and 1e-5 is what is asked for.
 """
 
+import errno
+import io
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.checkpoint.filesystem import FileSystem
 
 import reversal as rv
 from reversal import noise
 from reversal.clocks import FactorClocks, LowDiscrepancy, MixedClocks, SiteClocks
 from reversal.data import frames
 from reversal.noise import BatchShare
+from reversal.training import bundle
 from reversal.training.distributed import Alone, SharedDropout, world_of
 from tests.training.runs import assert_same, model, table
 
@@ -185,6 +192,87 @@ def test_a_killed_worker_leaves_a_checkpoint_that_goes_on_bit_for_bit(alone, tmp
     assert_same(rv.load(tmp_path / "run"), rv.load(tmp_path / "whole"))
     start(tmp_path / "single", 1)
     assert_close(rv.load(tmp_path / "single"), alone)
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of this process alone, which may shard."""
+    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def without_room(path, data):
+    """Stand for a write on a full disk: a part of the file, and an error."""
+    Path(path).write_bytes(data[:100])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def shards_without_room(patch):
+    """Let the disk be full for the shards."""
+
+    @contextmanager
+    def stream(self, path, mode):
+        yield Mock(wraps=io.BytesIO(), write=lambda data: without_room(path, data))
+
+    patch.setattr(FileSystem, "create_stream", stream)
+
+
+def index_without_room(patch):
+    """Let the disk be full after the shards, for the index that names them."""
+    patch.setattr(bundle, "_write_through", without_room)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("fill", [shards_without_room, index_without_room])
+def test_a_full_disk_leaves_the_older_shards_and_no_others(
+    group, alone, tmp_path, monkeypatch, capsys, fill
+):
+    """It fills up after step 25, and there is room again from step 50 on, or there is not."""
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    folder = run / "checkpoint"
+    before = []
+
+    def watch(check):
+        if check.step == 25:
+            before.extend([sorted(folder.rglob("*.safetensors")), (folder / "state.json").stat()])
+            fill(monkeypatch)
+        if check.step == 50:
+            after = [sorted(folder.rglob("*.safetensors")), (folder / "state.json").stat()]
+            assert (after[0], after[1].st_mtime_ns) == (before[0], before[1].st_mtime_ns)
+            assert len(list(folder.glob("shards-*"))) == 1
+            shutil.copytree(run, copy)
+            monkeypatch.undo()
+
+    how = {"shard": True, "checkpoint_seconds": 0.0, "callbacks": [watch]}
+    kept = model().fit(table(), run=run, **how)
+    said = set(capsys.readouterr().err.splitlines())
+    assert said == {
+        f"reversal: training goes on without a new checkpoint: Expected to write a run to "
+        f"{str(folder)!r}, got: No space left on device. Choose a folder that may be written to "
+        f"and has room."
+    }
+    assert_same(kept, alone)
+    dist.destroy_process_group()
+    try:
+        assert_close(model().fit(table(), run=copy, resume=True), alone)
+    finally:
+        dist.init_process_group("gloo", f"file://{tmp_path / 'again'}", rank=0, world_size=1)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("fill", [shards_without_room, index_without_room])
+def test_a_full_disk_at_the_first_shards_is_said_and_leaves_nothing(
+    group, tmp_path, monkeypatch, fill
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "writable", lambda folder: folder.mkdir(parents=True))
+        fill(patch)
+        with pytest.raises(rv.CheckpointError, match=r"got: No space left on device\. Choose"):
+            model().fit(table(), run=tmp_path / "run", shard=True)
+    assert not (tmp_path / "run").exists()
 
 
 QUESTIONS = {

@@ -1,15 +1,18 @@
 """A training that was stopped and resumed is the training that was not, bit for bit."""
 
+import dataclasses
 import itertools
 import json
 import shutil
 import signal
-import types
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import reversal as rv
-from reversal.training import Keeper, checkpoint, keeping
+from reversal.training import Keeper, checkpoint, keeping, recipe, snapshot
+from reversal.training.method import WHOLE_FACTORS, method_for
 from tests.training.runs import TINY, assert_same, model, names, table, untimed
 
 
@@ -77,7 +80,7 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
             shutil.copytree(run, copies[-1])
 
     def fit(folder, tick, seconds=60.0, callbacks=()):
-        clock = types.SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
+        clock = SimpleNamespace(monotonic=itertools.count(0.0, tick).__next__)
         monkeypatch.setattr(rv.training.loop, "time", clock)
         how = {"resume": True, "checkpoint_seconds": seconds, "callbacks": callbacks}
         return rv.Model(minutes=0.006, **TINY).fit(table(), run=folder, **how)
@@ -87,6 +90,63 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
     assert len(copies) == 2
     for folder, tick in zip(copies, (1e-3, 5e-4), strict=True):
         assert_same(whole, fit(folder, tick))
+
+
+class Accelerator:
+    """What torch has for a kind of device: a generator for each of them."""
+
+    def __init__(self, *devices):
+        self.states = {device: torch.tensor([1], dtype=torch.uint8) for device in devices}
+
+    def get_rng_state(self, device):
+        return self.states[device].clone()
+
+    def set_rng_state(self, state, device):
+        self.states[device] = state
+
+
+def test_the_generators_of_the_accelerators_in_use_go_on_where_they_were(
+    whole, tmp_path, monkeypatch, crash
+):
+    """They count the steps here; the third device holds no weights and is left alone."""
+    first, second, third = (torch.device("cuda", number) for number in range(3))
+    chip = Accelerator(first, second, third)
+    monkeypatch.setattr(snapshot, "accelerators", lambda module: [first, second])
+    monkeypatch.setattr(torch, "get_device_module", lambda device: chip)
+
+    def fit(**how):
+        def draw(check):
+            for device in (first, third):
+                chip.states[device] = chip.states[device] + 1
+
+        return model().fit(table(), run=tmp_path, callbacks=[draw], **how)
+
+    crash.add(50)
+    with pytest.raises(CrashError):
+        fit(checkpoint_seconds=0.0)
+    assert [int(state) for state in chip.states.values()] == [3, 1, 3]
+    chip.states = dict.fromkeys(chip.states, torch.tensor([9], dtype=torch.uint8))
+    crash.clear()
+    assert_same(whole, fit(resume=True))
+    assert [int(state) for state in chip.states.values()] == [3 + 2, 1, 9 + 2]
+
+
+def test_accelerators_are_the_devices_of_the_weights():
+    assert snapshot.accelerators(torch.nn.LayerNorm(2)) == []
+    at = [torch.device("cuda", 1), torch.device("cpu"), torch.device("cuda", 0)]
+    parts = [SimpleNamespace(device=device) for device in at]
+    found = snapshot.accelerators(SimpleNamespace(parameters=lambda: parts))
+    assert found == [torch.device("cuda", 0), torch.device("cuda", 1)]
+
+
+@pytest.mark.gpu
+def test_the_generator_of_an_accelerator_is_what_its_file_says(tmp_path):
+    (place,) = snapshot.accelerators(torch.nn.LayerNorm(2, device="cuda"))
+    chip = torch.get_device_module(place)
+    state = {"a": chip.get_rng_state(place)}
+    first = torch.rand(5, device=place)
+    chip.set_rng_state(checkpoint.unpacked(checkpoint.packed(state), tmp_path)["a"], place)
+    assert torch.equal(first, torch.rand(5, device=place))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -144,6 +204,62 @@ def test_a_training_of_other_data_or_settings_is_refused(tmp_path, crash):
     model(steps=2).fit(table(), run=tmp_path / "ended")
     with pytest.raises(rv.CheckpointError, match="got steps=3 where it has steps=2"):
         model(steps=3).fit(table(), run=tmp_path / "ended", resume=True)
+
+
+def older(settings, *data):
+    """A method that is not today's in anything, as an older version may have chosen it."""
+    now = method_for(settings, *data)
+    plan = {"batch_size": 32, "weight_decay": 0.1, "clip": 0.05, "checks": 8, "patience": 1}
+    plan |= {"visits": 300, "average_decay": 0.9}
+    return dataclasses.replace(
+        now,
+        plan=dataclasses.replace(now.plan, **plan),
+        network=now.network | {"dropout": 0.4},
+        clocks=WHOLE_FACTORS,
+        held_out=9,
+        checked=64,
+    )
+
+
+def test_a_training_goes_on_by_the_method_that_it_began_with(tmp_path, monkeypatch, crash):
+    """One of an older version, whose every choice was another; its model is read in the same way.
+
+    Its patience would end it, and the method of today has none.
+    """
+
+    def fit(folder):
+        return model(dropout=None, learning_rate=0.3).fit(table(), run=folder, resume=True)
+
+    today = fit(tmp_path / "today")
+    with monkeypatch.context() as patch:
+        patch.setattr("reversal.model.method_for", older)
+        whole = fit(tmp_path / "whole")
+        crash.add(30)
+        with pytest.raises(CrashError):
+            fit(tmp_path / "run")
+        crash.clear()
+    resumed = fit(tmp_path / "run")
+    assert_same(whole, resumed)
+    assert resumed.training_ == whole.training_
+    assert (today.trace_.ended, whole.trace_.ended) == (
+        "all steps were done", "the held-out loss stopped falling")  # fmt: skip
+    for ended in (fit(tmp_path / "run"), rv.load(tmp_path / "run")):
+        assert_same(whole, ended)
+        assert ended.denoiser_.clocks.laws == WHOLE_FACTORS != today.denoiser_.clocks.laws
+
+
+def test_a_training_whose_method_is_unknown_is_refused_and_stays(tmp_path, monkeypatch, crash):
+    crash.add(30)
+    with pytest.raises(CrashError):
+        model().fit(table(), run=tmp_path)
+    crash.clear()
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "clocks_from_config", lambda law: recipe._known({}, law["type"]))
+        with pytest.raises(rv.CheckpointError, match=r"got 'SiteClocks'.* version of reversal"):
+            model().fit(table(), run=tmp_path, resume=True)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    model().fit(table(), run=tmp_path, resume=True)
 
 
 def test_an_older_model_can_be_read_until_the_new_one_is_whole(tmp_path, crash):

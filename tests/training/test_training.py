@@ -1,5 +1,6 @@
 """The loop on problems with a known minimum, averaged weights, and runs on disk."""
 
+import dataclasses
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import reversal as rv
+from reversal.clocks import AnyClock, OnGrid, SharedClock, SiteClocks
 from reversal.training import (
     Check,
     MovingAverage,
@@ -21,7 +23,15 @@ from reversal.training import (
     recipe,
     train,
 )
-from reversal.training.fitting import MINUTES, minutes_for
+from reversal.training.method import (
+    ANY_COLUMNS,
+    MINUTES,
+    SETTINGS,
+    WHOLE_FACTORS,
+    Method,
+    method_for,
+    minutes_for,
+)
 
 
 class Point(nn.Module):
@@ -119,14 +129,24 @@ def test_no_item_is_visited_too_often_whatever_the_time():
     plan = Plan(minutes=10.0, batch_size=256, visits=400)
     assert plan.most_steps(1170) == 400 * 1170 // 256
     assert plan.most_steps(64) == 1000
-    assert plan.known_steps(1170) is None
-    assert Plan().known_steps(1170) == 400 * 1170 // 256
-    assert Plan().known_steps(10**6) == 3000
-    assert Plan(steps=7).known_steps(10**6) == 7
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({}, "Expected steps or minutes of training, got neither"),
+        ({"steps": 0}, "Expected steps > 0, got 0"),
+        ({"minutes": float("nan")}, "Expected minutes > 0, got nan"),
+        ({"steps": 5, "minutes": -1.0}, "Expected minutes > 0, got -1"),
+    ],
+)
+def test_a_plan_without_a_budget_is_refused(budget, said):
+    with pytest.raises(rv.DataError, match=said):
+        Plan(**budget)
 
 
 def test_the_learning_rate_rises_and_falls():
-    plan = Plan(learning_rate=2.0)
+    plan = Plan(steps=1000, learning_rate=2.0)
     rates = [plan.rate_at(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(0.02, rel=1e-3)
     assert max(rates) == pytest.approx(2.0, rel=0.05)
@@ -178,10 +198,12 @@ def test_the_budget_is_announced():
     out = io.StringIO()
     progress.announce(Plan(minutes=4.0), 32_561, 15, stream=out)
     progress.announce(Plan(minutes=0.5), 1, 1, stream=out)
+    progress.announce(Plan(steps=3000), 344, 8, stream=out)
     progress.announce(Plan(steps=3000), 344, 8, (1200, 3000), stream=out)
     assert out.getvalue().splitlines() == [
         "training for at most 4 minutes: 32,561 rows x 15 columns",
         "training for at most 30 seconds: 1 row x 1 column",
+        "training for 3,000 steps: 344 rows x 8 columns",
         "going on after step 1,200 of 3,000: 344 rows x 8 columns",
     ]
 
@@ -289,6 +311,45 @@ PROCESSES = [
 def test_a_process_is_what_its_text_says(process):
     config = json.loads(json.dumps(recipe.process_to_config(process)))
     assert repr(recipe.process_from_config(config)) == repr(process)
+
+
+LAWS = [
+    ANY_COLUMNS,
+    WHOLE_FACTORS,
+    ((SiteClocks(0.3, 0.2, OnGrid(7), common=False), 0.5), (SharedClock(), 2.0)),
+]
+
+
+@pytest.mark.parametrize("clocks", LAWS)
+def test_a_method_is_what_its_text_says(clocks):
+    settings = {"steps": None, "minutes": None, "learning_rate": 1e-3, "dropout": None}
+    settings |= {"hidden_features": 7, "num_blocks": 2}
+    method = dataclasses.replace(method_for(settings, 500, 9, whole_factors=False), clocks=clocks)
+    assert Method.from_config(json.loads(json.dumps(method.to_config()))) == method
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"plan": {"steps": 3, "speed": 2}}, "speed"),
+        ({"plan": {"steps": -3}}, "Expected steps > 0"),
+        ({"clocks": [[{"type": "Sundial"}, 1.0]]}, "parts that this version knows, got 'Sundial'"),
+        ({"clocks": []}, "Expected pairs of a clock law"),
+        ({"clocks": None}, "not iterable"),
+        ({"mood": 1}, "mood"),
+    ],
+)
+def test_a_method_of_another_version_is_refused(change, said):
+    settings = dict.fromkeys(SETTINGS, 1)
+    config = method_for(settings, 500, 9, whole_factors=True).to_config() | change
+    with pytest.raises(rv.CheckpointError, match=said) as refused:
+        Method.from_config(config)
+    assert "Install the version of reversal" in str(refused.value)
+
+
+def test_clocks_without_a_text_form_are_refused():
+    with pytest.raises(rv.CheckpointError, match="got AnyClock"):
+        recipe.clocks_to_config(AnyClock())
 
 
 def test_a_process_without_a_text_form_is_refused():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from reversal.errors import DataError
+from reversal.errors import DataError, listed
+from reversal.networks import Perceptron
 
 MOST_SEED = 2**62 - 1
 """The greatest seed: one that leaves room for what is added to it."""
@@ -24,7 +26,13 @@ def check(settings: Mapping[str, Any]) -> None:
             positive(name, settings[name])
     if settings["steps"] is not None:
         whole("steps", settings["steps"], 1)
-    network(settings.get("network", settings))
+    own, first = settings.get("network"), asdict(Perceptron())
+    if own is not None and any(settings[name] != value for name, value in first.items()):
+        raise DataError(
+            f"Expected the size of one network, got network={own['type']} beside {listed(first)}. "
+            f"Say hidden_features, num_blocks and dropout to the network alone."
+        )
+    network(settings if own is None else own)
     positive("learning_rate", settings["learning_rate"])
     whole("seed", settings["seed"], 0, MOST_SEED)
 

@@ -109,6 +109,18 @@ def read(
     raise _changed(folder, index)
 
 
+def names(folder: str | os.PathLike[str], index: str) -> list[str]:
+    """Return the names of the files that the index of a bundle vouches for; none without an index.
+
+    Raises:
+        CheckpointError: if the index is damaged, or of a newer format.
+    """
+    folder = Path(folder)
+    if not (folder / index).exists():
+        return []
+    return list(_content(folder, index, _bytes(folder, index))["files"])
+
+
 def is_draft(path: Path, names: Collection[str]) -> bool:
     """Whether a file is one that `write` renames at its end, for one of these names."""
     match = DRAFT.fullmatch(path.name)

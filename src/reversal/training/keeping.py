@@ -49,9 +49,13 @@ class Keeper:
     Args:
         run: the folder of the run.
         identity: what has to be the same for a training to go on: settings and checksums, by name.
+        method: how one that begins is trained, in plain JSON types; it is kept with the training.
         seconds: the time between two checkpoints; what a crash loses at most.
         resume: whether to go on with what the folder holds, if anything.
         world: the processes of the training; the first one writes.
+
+    Attributes:
+        method: how the training is done: that of the folder for one that goes on.
 
     Raises:
         CheckpointError: if the folder cannot be written to, holds a training that was stopped and
@@ -62,12 +66,13 @@ class Keeper:
         self,
         run: str | os.PathLike[str],
         identity: Mapping[str, Any],
+        method: Mapping[str, Any],
         seconds: float = 60.0,
         resume: bool = False,
         world: World | None = None,
     ) -> None:
         self.run, self.folder = Path(run), Path(run) / FOLDER
-        self.identity, self.seconds = dict(identity), seconds
+        self.identity, self.method, self.seconds = dict(identity), dict(method), seconds
         self.world = Alone() if world is None else world
         self.saved = self._found(resume)
         if self.world.is_first:
@@ -128,21 +133,34 @@ class Keeper:
             self.run.rmdir()
 
     def _save(self, state: Saved, is_last_chance: bool) -> None:
+        failure = self._failure(state)
+        (failed,) = self.world.mean(float(failure is not None))
+        if failed and (is_last_chance or not self.is_kept):
+            raise failure or CheckpointError(
+                "Expected every process to save the training, got one that could not. See what "
+                "the first one says."
+            )
+        if failure is not None and self.world.is_first:
+            words = f"reversal: training goes on without a new checkpoint: {failure}"
+            print(words, file=sys.stderr)
+        self.is_kept, self.last = True, time.monotonic()
+
+    def _failure(self, state: Saved) -> CheckpointError | None:
+        """Write the state; return what went wrong, after which the older one is there alone."""
         try:
             placed = self.world.write(self.folder, state.tensors)
             if self.world.is_first:
                 self._write(state, placed)
         except CheckpointError as error:
-            if is_last_chance or not self.is_kept:
-                raise
             if self.world.is_first:
-                words = f"reversal: training goes on without a new checkpoint: {error}"
-                print(words, file=sys.stderr)
-        self.is_kept, self.last = True, time.monotonic()
+                with suppress(CheckpointError):
+                    sharding.sweep(self.folder, bundle.names(self.folder, INDEX))
+            return error
+        return None
 
     def _write(self, state: Saved, placed: list[str]) -> None:
         """Write the tensors, unless their files are there, and the index."""
-        content = {"identity": self.identity, "state": state.content}
+        content = {"identity": self.identity, "method": self.method, "state": state.content}
         files = {} if placed else {TENSORS: checkpoint.packed(state.tensors)}
         bundle.write(self.folder, INDEX, content, files, placed=placed)
         sharding.sweep(self.folder, placed)
@@ -159,6 +177,7 @@ class Keeper:
             )
         content, files = bundle.read(self.folder, INDEX)
         check_identity(self.run, content["identity"], self.identity)
+        self.method = content.get("method", {})
         if TENSORS in files:
             tensors = checkpoint.unpacked(files[TENSORS], self.folder)
         else:
@@ -194,21 +213,26 @@ def check_identity(
 ) -> None:
     """Raise unless a training is the one that a folder holds.
 
+    Args:
+        run: the folder.
+        kept: the identity of what it holds; what only an older version knew does not count.
+        now: the identity of the training that is asked for.
+
     Raises:
         CheckpointError: naming what is different.
     """
-    for name in sorted((kept.keys() | now.keys()) - {"data"}):
-        if kept.get(name) != now.get(name):
+    for name in sorted(now.keys() - {"data"}):
+        if kept.get(name) != now[name]:
             raise CheckpointError(
-                f"Expected the settings of the run in {str(run)!r}, got {name}={now.get(name)} "
+                f"Expected the settings of the run in {str(run)!r}, got {name}={now[name]} "
                 f"where it has {name}={kept.get(name)}. Resume with the same settings, or choose "
                 f"another folder."
             )
     if kept.get("data") != now.get("data"):
         raise CheckpointError(
             f"Expected the data that the run in {str(run)!r} is trained on, got other rows, "
-            f"columns or kinds of them. Resume with the same file and schema, or choose another "
-            f"folder."
+            f"columns or kinds of them. Resume with the same file and schema, in the version of "
+            f"reversal that began it, or choose another folder."
         )
 
 

@@ -37,7 +37,7 @@ LONGEST = 10.0
 """How many seconds are measured at most."""
 LATE = 2.0
 """How many times its budget a run takes before it ends where it is."""
-DEFAULT_STEPS, LEAST_STEPS = 3000, 1000
+LEAST_STEPS = 1000
 
 
 class Progress(NamedTuple):
@@ -68,7 +68,7 @@ class Progress(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Plan:
-    """How long and how to train.
+    """How long and how to train; steps or minutes have to be given.
 
     Args:
         steps: the number of steps, exact where patience is 0; it wins over ``minutes``.
@@ -81,6 +81,7 @@ class Plan:
         patience: how many checks without a new least loss end training; 0 for none.
         visits: how often an item is seen at most, beyond 1000 steps, where ``steps`` is not given:
             a bound on how much of an item can be memorized, whatever the time.
+        average_decay: the share of the averaged weights that each step keeps, in the long run.
     """
 
     steps: int | None = None
@@ -92,17 +93,15 @@ class Plan:
     checks: int = 40
     patience: int = 16
     visits: int = 400
+    average_decay: float = 0.999
 
     def __post_init__(self) -> None:
         for name in ("steps", "minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"Expected {name} > 0, got {value}. Give a positive budget.")
-
-    def known_steps(self, num_items: int) -> int | None:
-        """The number of steps, where no measurement is needed to tell it."""
-        default = min(DEFAULT_STEPS, self.most_steps(num_items))
-        return self.steps or (default if self.minutes is None else None)
+        if self.steps is None and self.minutes is None:
+            raise DataError("Expected steps or minutes of training, got neither. Give one of them.")
 
     def most_steps(self, num_items: int) -> int:
         """The number of steps after which every item was seen ``visits`` times."""
@@ -206,9 +205,9 @@ class Run:
         self.module, self.plan, self.validate = module.train(), plan, validate
         self.generator, self.callbacks, self.world = generator, tuple(callbacks), world
         self.batches = Batches(num_items, plan.batch_size, generator)
-        self.average = MovingAverage(module)
+        self.average = MovingAverage(module, plan.average_decay)
         self.optimizer = _optimizer(module, plan)
-        self.trace, self.steps = Trace(), plan.known_steps(num_items)
+        self.trace, self.steps = Trace(), plan.steps
         self.most = plan.most_steps(num_items)
         self.best, self.least, self.stale = self.average.snapshot(), math.inf, 0
         self.loss = self.latest = self.stderr = math.nan

@@ -36,8 +36,7 @@ def announce(
     stream: TextIO | None = None,
 ) -> None:
     """Say how long the training is, and of what; or after how many steps of how many it goes on."""
-    steps = plan.known_steps(rows)
-    budget = f"{steps:,} steps" if steps else f"at most {minutes(plan.minutes or 0)}"
+    budget = f"{plan.steps:,} steps" if plan.steps else f"at most {minutes(plan.minutes or 0)}"
     doing = f"training for {budget}" if done is None else "going on after step {:,} of {:,}"
     size = f"{_count(rows, 'row')} x {_count(columns, 'column')}"
     print(f"{doing.format(*done or ())}: {size}", file=stream or sys.stderr, flush=True)

@@ -1,21 +1,25 @@
-"""Processes and networks as plain JSON types, so that a run says what was trained, and how."""
+"""Processes, clocks and networks as plain JSON types, so that a run says how it was trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from reversal import schedules
+from reversal.clocks import FactorClocks, LowDiscrepancy, OnGrid, SharedClock, SiteClocks
 from reversal.core import Path, Space
 from reversal.errors import CheckpointError, DataError, listed
 from reversal.networks import Architecture, Perceptron, Transformer
+from reversal.one_site import OneSite
 from reversal.processes import Brownian, Gaussian, Independent, Mask, Uniform
 from reversal.spaces import SO3, Categorical, Euclidean, Torus
 
 SPACES: dict[str, type[Any]] = {s.__name__: s for s in (Euclidean, Categorical, Torus, SO3)}
 PROCESSES: dict[str, type[Any]] = {p.__name__: p for p in (Gaussian, Mask, Uniform, Brownian)}
 NETWORKS: dict[str, type[Architecture]] = {n.__name__: n for n in (Perceptron, Transformer)}
+_LAWS = (SharedClock, FactorClocks, SiteClocks, OneSite)
+CLOCKS: dict[str, type[Any]] = {c.__name__: c for c in (*_LAWS, LowDiscrepancy, OnGrid)}
 
 
 def process_to_config(process: Path) -> dict[str, Any]:
@@ -81,8 +85,36 @@ def network_from_config(config: Mapping[str, Any]) -> Architecture:
     Raises:
         CheckpointError: if it names what this version does not know.
     """
-    fields = dict(config)
-    return _known(NETWORKS, fields.pop("type", Perceptron.__name__))(**fields)
+    size = dict(config)
+    return _known(NETWORKS, size.pop("type", Perceptron.__name__))(**size)
+
+
+def clocks_to_config(law: Any) -> dict[str, Any]:
+    """Return plain JSON types from which `clocks_from_config` rebuilds a law of clocks or times.
+
+    Raises:
+        CheckpointError: if the law has none.
+    """
+    kind = type(law).__name__
+    if CLOCKS.get(kind) is not type(law):
+        raise CheckpointError(
+            f"Expected clocks among {listed(CLOCKS)} to save, got {kind}, which has no text form."
+        )
+    values = {field.name: getattr(law, field.name) for field in fields(law)}
+    return {"type": kind} | {
+        name: clocks_to_config(value) if is_dataclass(value) else value
+        for name, value in values.items()
+    }
+
+
+def clocks_from_config(config: dict[str, Any]) -> Any:
+    """Return the law that `clocks_to_config` described.
+
+    Raises:
+        CheckpointError: if it names what this version does not know.
+    """
+    values = {k: clocks_from_config(v) if isinstance(v, dict) else v for k, v in config.items()}
+    return _known(CLOCKS, values.pop("type"))(**values)
 
 
 def _space_to_config(space: Space) -> dict[str, Any]:

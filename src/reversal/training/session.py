@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
 from torch import Tensor
 
-from reversal import state
 from reversal.errors import DataError
 from reversal.training import keeping
 from reversal.training.distributed import World, world_of
 from reversal.training.keeping import Keeper
 from reversal.training.logs import Check
-from reversal.training.loop import Plan
+from reversal.training.method import Method
 
 
 @final
@@ -53,7 +52,7 @@ class Session:
                 f"Expected checkpoint_seconds >= 0, got {self.seconds!r}. Give a number of seconds."
             )
 
-    def has_ended(self, facts: Mapping[str, Any]) -> bool:
+    def has_ended(self, identity: Mapping[str, Any]) -> bool:
         """Whether the folder holds this training, ended, and it is to be resumed.
 
         Raises:
@@ -61,7 +60,7 @@ class Session:
         """
         if self.run is None or not self.resume or not keeping.has_ended(self.run):
             return False
-        keeping.check_identity(self.run, keeping.identity_of(self.run), facts["identity"])
+        keeping.check_identity(self.run, keeping.identity_of(self.run), identity)
         return True
 
     @cached_property
@@ -69,11 +68,22 @@ class Session:
         """The processes of the training."""
         return world_of(self.shard)
 
-    def keeper(self, facts: Mapping[str, Any]) -> Keeper | None:
-        """Return what keeps the training, if anything does."""
+    def begin(self, identity: Mapping[str, Any], method: Method) -> tuple[Keeper | None, Method]:
+        """Return what keeps the training, if anything does, and the method that it follows.
+
+        Args:
+            identity: what makes it that training.
+            method: how one that begins is trained.
+
+        Raises:
+            CheckpointError: as `Keeper` does, and if this version does not know the method of the
+                training that the folder holds.
+        """
         if self.run is None:
-            return None
-        return Keeper(self.run, facts["identity"], self.seconds, self.resume, self.world)
+            return None, method
+        how = (self.seconds, self.resume, self.world)
+        keeper = Keeper(self.run, identity, method.to_config(), *how)
+        return keeper, Method.from_config(keeper.method)
 
     def close(self, keeper: Keeper | None, save: Callable[[Any], None]) -> None:
         """Save what was trained in the place of what was kept on the way."""
@@ -84,23 +94,16 @@ class Session:
         self.world.mean(0.0)
 
 
-def facts_of(
-    name: str,
+def identify(
     encoded: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     kinds: Mapping[str, Any],
     settings: Mapping[str, Any],
-    plan: Plan,
 ) -> dict[str, Any]:
-    """Return what a run says of its training: data, budget, identity, network.
+    """Return what makes a training that one and no other: what the user gives, and nothing else.
 
     Args:
-        name: the name of the file, or nothing.
         encoded: states, and masks of the sites that are present.
         kinds: how data are encoded and noised, in plain JSON types.
         settings: the arguments of the model.
-        plan: budget and optimizer.
     """
-    identity = {**asdict(plan), **settings, "data": keeping.fingerprint(encoded, kinds)}
-    rows = state.batch_size(encoded[0])
-    facts = {"name": name, "rows": rows, "minutes": plan.minutes, "identity": identity}
-    return facts | {"network": kinds["network"]}
+    return {**settings, "data": keeping.fingerprint(encoded, kinds)}

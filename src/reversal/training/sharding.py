@@ -56,6 +56,11 @@ def write(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
 
     Returns:
         The files of all processes, relative to ``folder``.
+
+    Raises:
+        CheckpointError: in every process, if one of them cannot write; `sweep` removes what is
+            written by then.
+        CapabilityError: if this PyTorch keeps no shards in safetensors.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -67,7 +72,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
     try:
         save(dict(tensors), storage_writer=writer)
     except CheckpointException as error:
-        reasons = {str(failure) for failure, _ in error.failures.values()}
+        reasons = {_reason(failure) for failure, _ in error.failures.values()}
         raise CheckpointError(
             f"Expected to write a run to {str(folder)!r}, got: {'; '.join(sorted(reasons))}. "
             f"Choose a folder that may be written to and has room."
@@ -95,6 +100,12 @@ def sweep(folder: Path, names: Collection[str]) -> None:
     kept = {name.split("/")[0] for name in names}
     for place in [p for p in folder.glob(f"{PREFIX}*") if p.name not in kept]:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _reason(failure: BaseException) -> str:
+    """Return what went wrong, on one line: an operating system says it in its own words."""
+    words = getattr(failure, "strerror", None) or str(failure)
+    return " ".join(words.split()).rstrip(".")
 
 
 def _storage(name: str) -> Any:

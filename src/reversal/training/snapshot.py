@@ -1,7 +1,8 @@
 """All that the rest of a run depends on, as tensors by name and plain JSON types, and back.
 
-Weights, their average and the best average; the moments of the optimizer; the states of both random
-generators; the step, the number of steps, and what was read on the way.
+Weights, their average and the best average; the moments of the optimizer; the states of the random
+generators: the run's own, torch's, and that of every accelerator that holds weights; the step, the
+number of steps, and what was read on the way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch import nn
 
 from reversal.errors import CheckpointError
 from reversal.training.keeping import Saved
@@ -33,6 +35,8 @@ def snapshot(run: Run) -> Saved:
         tensors |= {f"optimizer.{key}.{name}": moments[key] for key in MOMENTS}
     tensors["random.own"] = run.generator.get_state()
     tensors["random.torch"] = torch.get_rng_state()
+    for device in accelerators(run.module):
+        tensors[f"random.{device}"] = torch.get_device_module(device).get_rng_state(device)
     content: dict[str, Any] = {name: _plain(getattr(run, name)) for name in NUMBERS}
     content |= {"seconds": run.seconds, "updates": average.updates, "order": run.batches.seed}
     content |= {"done": run.trace.steps, "best_step": run.trace.best_step}
@@ -69,6 +73,10 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], content: dict[str, Any]
         run.optimizer.state[parameter] = cut
     run.generator.set_state(tensors["random.own"])
     torch.set_rng_state(tensors["random.torch"])
+    for device in accelerators(run.module):
+        if f"random.{device}" in tensors:
+            state = tensors[f"random.{device}"]
+            torch.get_device_module(device).set_rng_state(state, device)
     for name in NUMBERS:
         setattr(run, name, _number(content[name]))
     average.updates, run.batches.seed = content["updates"], content["order"]
@@ -76,6 +84,12 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], content: dict[str, Any]
     run.sitting = run.trace.steps = content["done"]
     run.trace.best_step = content["best_step"]
     run.trace.checks = [Check(*map(_number, check)) for check in content["checks"]]
+
+
+def accelerators(module: nn.Module) -> list[torch.device]:
+    """Return the devices with a generator of their own that hold weights, in order."""
+    devices = {part.device for part in module.parameters()}
+    return sorted((at for at in devices if at.type not in ("cpu", "meta")), key=str)
 
 
 def _plain(value: Any) -> Any:
