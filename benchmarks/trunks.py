@@ -89,9 +89,11 @@ def section(ledger: Ledger) -> str:
     """Return the section of RESULTS.md: mean and spread over the seeds that were measured."""
     lines = ledger.heading(
         "python benchmarks/trunks.py --data FOLDER",
-        "Each network trains for the same time, all else by default. Loss, Shape error and C2ST "
-        "are against the rows held out; a network that was not trained predicts 0, the best "
-        "linear estimate of a number alone and an even law of a category.",
+        "Each network is given the same time by the clock, all else by default. Where the machine "
+        "did other work they got unlike shares of it: compare the processor time first, and know "
+        "that one whose time was up had not come to the end of its schedule. Loss, Shape error "
+        "and C2ST are against the rows held out; a network that was not trained predicts 0, the "
+        "best linear estimate of a number alone and an even law of a category.",
     )
     for place in dict.fromkeys(row["table"] for row in ledger.rows):
         titles = [title for title, _ in FIGURES.values()]
