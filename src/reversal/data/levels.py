@@ -39,7 +39,10 @@ class Levels(Discrete):
     lattice: Lattice
 
     kind: ClassVar[str] = "levels"
-    is_ordered: ClassVar[bool] = True
+
+    @property
+    def is_ordered(self) -> bool:
+        return True
 
     @staticmethod
     def accepts(name: str, array: pa.Array) -> bool:
