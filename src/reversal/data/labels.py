@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,14 @@ from reversal.data.frames import near
 
 @dataclass(frozen=True)
 class Discrete(Column):
-    """A column of codes 0, ..., n - 1, and -1 where missing."""
+    """A column of codes 0, ..., n - 1, and -1 where missing.
+
+    Args:
+        unseen: the codes of values that can occur, as was declared, and did not: the model learns
+            that they are rare, and nothing of what goes with them.
+    """
+
+    unseen: tuple[int, ...] = dataclass_field(default=(), kw_only=True)
 
     @property
     @abstractmethod
@@ -43,6 +51,28 @@ class Discrete(Column):
     def cardinality(self) -> int:
         """The number n of codes."""
         return len(self.labels)
+
+    @property
+    def unseen_shown(self) -> str:
+        """The values that did not occur, as what is known of the column ends."""
+        if not self.unseen:
+            return ""
+        first = ", ".join(str(self.labels[code])[:20] for code in self.unseen[:4])
+        return f"; never seen: {first}" + (", ..." if len(self.unseen) > 4 else "")
+
+    def refuse_unseen(self, codes: np.ndarray) -> None:
+        """Refuse evidence that no row showed.
+
+        Args:
+            codes: those that the evidence allows.
+
+        Raises:
+            DataError: if all of them are of values that did not occur.
+        """
+        if len(codes) and np.isin(codes, self.unseen).all():
+            values = " or ".join(repr(self.labels[code]) for code in codes[:4])
+            cure = "No row had it, so nothing was learned of such rows: ask for another value."
+            raise self.expected("a value that was seen", f"{values}, which is declared only", cure)
 
 
 @final
@@ -74,11 +104,12 @@ class Category(Discrete):
         seen = cls.KINDS[bool(getattr(array.type, "ordered", False))]
         categories = _categories(name, array, declared)
         kind, rate = field(declared, "type") or seen, array.null_count / len(array)
-        return cls(name, rate, categories=categories, kind=kind)
+        return with_unseen(cls(name, rate, categories=categories, kind=kind), array)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{**config, "categories": tuple(config["categories"])})
+        lists = {name: tuple(config.get(name, ())) for name in ("categories", "unseen")}
+        return cls(**{**config, **lists})
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -93,7 +124,8 @@ class Category(Discrete):
     def detail(self) -> str:
         between = " < " if self.is_ordered else ", "
         few = between.join(str(category)[:20] for category in self.categories[:4])
-        return f"{self.cardinality}: {few}" + (f"{between}..." if self.cardinality > 4 else "")
+        few += f"{between}..." if self.cardinality > 4 else ""
+        return f"{self.cardinality}: {few}{self.unseen_shown}"
 
     def declare(self) -> dict[str, Any]:
         return {"categories": list(self.categories)}
@@ -147,11 +179,11 @@ class Boolean(Discrete):
     def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
         column = cls(name, array.null_count / len(array))
         column.encode(array)
-        return column
+        return with_unseen(column, array)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**config)
+        return cls(**{**config, "unseen": tuple(config.get("unseen", ()))})
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -159,7 +191,7 @@ class Boolean(Discrete):
 
     @property
     def detail(self) -> str:
-        return "false, true"
+        return f"false, true{self.unseen_shown}"
 
     def declare(self) -> dict[str, Any]:
         return {}
@@ -190,6 +222,16 @@ class Boolean(Discrete):
 
     def place(self, value: Any) -> float:
         return float(self.encode(self.parse(value))[0])
+
+
+T = TypeVar("T", bound=Discrete)
+
+
+def with_unseen(column: T, array: pa.Array) -> T:
+    """Return a column that knows which of its values an array has not."""
+    seen = column.encode(plain(array).unique())
+    unseen = np.setdiff1d(np.arange(column.cardinality), seen)
+    return replace(column, unseen=tuple(unseen.tolist()))
 
 
 def _categories(name: str, array: pa.Array, declared: Declared | None) -> tuple[Any, ...]:
