@@ -150,7 +150,7 @@ class Numbers(Witness):
         if len(sample.unique()) < len(sample):
             return column
         why = f"every whole number from {low} to {high}"
-        return Identifier(self.name, 0.0, keys.form_of(self.name, self.kept), why)
+        return Identifier(self.name, 0.0, keys.form_of(self.name, self.kept, rows), why)
 
 
 @final
