@@ -66,7 +66,8 @@ def write(frame: Any, path: str | os.PathLike[str]) -> None:
     if isinstance(frame, Mapping):
         from reversal.data.pictures import FACTOR, write_pictures
 
-        return write_pictures(frame[FACTOR], path)
+        told = {name: values for name, values in frame.items() if name != FACTOR}
+        return write_pictures(frame[FACTOR], path, told)
     writer = _format(path, WRITERS, "write")
     with replacing(path) as file:
         writer(frame, file)
