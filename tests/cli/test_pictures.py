@@ -59,7 +59,10 @@ def test_labels_beside_the_pictures_are_learned_and_asked_for(tmp_path):
     assert call("fit", out, "--out", tmp_path / "same", "--minutes", 0.002).exit_code == 0
     asked = ("sample", run, "-n", 3, "--out", tmp_path / "more", "--where")
     assert "a known label in 'label', got '7'; choose from '0'" in refused(*asked, "label == 7")
-    assert "asked of tables only" in refused(*asked, "label in 1..2")
+    assert "conditions that some value meets" in refused(*asked, "label in (1, 2) and label > 2")
+    done = call("sample", run, "-n", 9, "--out", tmp_path / "some", "--where", "label in 1..2")
+    assert done.exit_code == 0 and "the ranges and sets hold in" in done.stdout, done.output
+    assert set(read_pictures(tmp_path / "some")["label"]) <= {1, 2}
     (folder / "labels.csv").write_text("file,label\n000.png,1\n")
     assert "got none for '001.png', 39 in all" in refused("fit", folder, "--out", tmp_path / "r")
     assert not (tmp_path / "r").exists() and not (tmp_path / "more").exists()

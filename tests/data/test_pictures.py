@@ -185,10 +185,56 @@ def test_arrays_of_text_are_labels_of_a_categorical_factor():
     source, _ = opened(arrays, space)
     assert source.encode(arrays).state["kind"].tolist() == [0, 2, 1] * 2
     assert source.decode(source.encode(arrays).state)["kind"].tolist() == ["u", "w", "v"] * 2
-    with pytest.raises(DataError, match=r"at most 2 labels in 'kind', got 3.*Categorical\(3\)"):
+    with pytest.raises(DataError, match=r"2 different labels in 'kind', got 3.*Categorical\(3\)"):
         opened(arrays, rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(2)))
     with pytest.raises(DataError, match=r"labels of text or whole numbers in 'kind', got 0.5"):
         opened(arrays | {"kind": np.array([0.5, "a", 1] * 2, object)}, space)
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "members"),
+    [
+        (["u", "w", "v"], rv.one_of("u", "v"), [1, 1, 0]),
+        (["u", "w", "v"], rv.none_of("u"), [0, 1, 1]),
+        ([0, 1, 2], rv.one_of(0, 2), [1, 0, 1]),
+        ([0, 1, 2], rv.between(1, None), [0, 1, 1]),
+        ([30, 7, 9], rv.between(8, 40), None),
+        ([30, 7, 9], rv.between(9, 30), [0, 1, 1]),
+        ([30, 7, 9], rv.one_of(7, 9, 30), []),
+    ],
+)
+def test_sets_of_labels_are_restrictions_of_their_site(values, condition, members):
+    is_code = values == [0, 1, 2]
+    kind = np.array(values * 20, None if is_code else object)
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+    source, _ = opened({"x": np.arange(60.0), "kind": kind}, space)
+    if members is None:
+        with pytest.raises(DataError, match="expected a known category, got 8"):
+            source.restrictions({"kind": condition})
+        return
+    found = source.restrictions({"kind": condition, "x": 0.5})
+    assert [each.members.tolist() for each in found] == ([members] if members else [])
+    assert source.given({"kind": condition, "x": 0.5}, 4).keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"kind": rv.between("u", "v")}, "an ordered column for a range, got category"),
+        ({"kind": rv.one_of("t")}, "a known category, got 't'"),
+        ({"kind": rv.none_of("u", "v", "w")}, "conditions that some value meets"),
+        (
+            {"x": rv.between(0, 1)},
+            "values of 'x', got 0..1, asked of columns and of factors of one",
+        ),
+    ],
+)
+def test_conditions_that_no_label_meets_are_refused(asked, said):
+    arrays = {"x": np.arange(6.0), "kind": np.array(["u", "w", "v"] * 2)}
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+    source, _ = opened(arrays, space)
+    with pytest.raises(DataError, match=said):
+        source.given(asked, 2) and source.restrictions(asked)
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def _labels(name: str, array: np.ndarray, space: Categorical) -> tuple[Any, ...]
             f"Expected labels of text or whole numbers in {name!r}, got {odd!r}. Convert them: "
             "`array.astype(str)`."
         )
-    if len(distinct) > space.num_values:
+    if len(distinct) != space.num_values:
         raise DataError(
-            f"Expected at most {space.num_values} labels in {name!r}, got {len(distinct)}. "
-            f"Widen its space: `Categorical({len(distinct)})`."
+            f"Expected {space.num_values} different labels in {name!r}, got {len(distinct)}. "
+            f"Mend its space: `Categorical({len(distinct)})`."
         )
     return tuple(sorted(distinct, key=lambda value: (isinstance(value, str), value)))

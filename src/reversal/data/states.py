@@ -23,11 +23,14 @@ from reversal.data.array_form import ArrayForm, check_numbers
 from reversal.data.arrays import LARGEST
 from reversal.data.conditions import Condition
 from reversal.data.frames import near
+from reversal.data.labels import Category
 from reversal.data.pictures import FACTOR
+from reversal.data.scales import CodeScale
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
 from reversal.data.space_text import space_text
 from reversal.errors import DataError, listed
-from reversal.restrictions import Restriction
+from reversal.restrictions import InCodes, Restriction, Site
+from reversal.restrictions.allowed import Codes
 from reversal.spaces import Categorical, Euclidean, Product
 
 
@@ -112,8 +115,11 @@ class StateSource(Source):
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
         conditions = self._by_factor(conditions)
         _check_names(conditions, self.product)
+        sets = self._sets(conditions)
         read: dict[str, tuple[Tensor, Tensor]] = {}
         for name, condition in conditions.items():
+            if name in sets:
+                continue
             array, known = self._condition(name, condition, n)
             value, seen = self._read(name, array)
             mask = torch.from_numpy(known).expand(
@@ -128,14 +134,22 @@ class StateSource(Source):
         return read
 
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
-        return ()
+        found = self._sets(self._by_factor(conditions)).items()
+        return tuple(
+            InCodes(Site(name, ()), torch.tensor(allowed.members))
+            for name, allowed in found
+            if not allowed.is_everything
+        )
 
     def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
         return (), {}
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         named = {"x": samples} if self.is_plain else dict(samples)
-        for name, condition in self._by_factor(conditions).items():
+        conditions = self._by_factor(conditions)
+        for name, condition in conditions.items():
+            if name in self._sets(conditions):
+                continue
             drawn = named[name]
             values, known = self._condition(name, condition, len(drawn))
             named[name] = np.where(self._event_mask(name, known), values, drawn).astype(drawn.dtype)
@@ -239,6 +253,20 @@ class StateSource(Source):
             return {"x": conditions}
         return by_name(conditions)
 
+    def _sets(self, conditions: Mapping[str, Any]) -> dict[str, Codes]:
+        """Return the factors of one categorical site that conditions are on, and their sets."""
+        found: dict[str, Codes] = {}
+        for name, condition in conditions.items():
+            part = self._parts.get(name)
+            if not isinstance(part, Categorical) or part.event_shape != ():
+                continue
+            if isinstance(condition, Condition):
+                labels = self.forms[name].labels or tuple(range(part.num_values))
+                kind = Category.KINDS[all(isinstance(label, int) for label in labels)]
+                column = Category(name, 0.0, categories=labels, kind=kind)
+                found[name] = CodeScale(column).resolve(condition)
+        return found
+
     def _condition(self, name: str, condition: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return values ``(1 or n, *shape)``, and which of their sites ``(1 or n, *sites)`` hold.
 
@@ -277,7 +305,8 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     """Return values and what is known of them."""
     if isinstance(condition, Condition):
         raise DataError(
-            f"Expected values of {name!r}, got {condition}, asked of tables only. Give values."
+            f"Expected values of {name!r}, got {condition}, asked of columns and of factors of one "
+            f"categorical site. Give values, or fit a table."
         )
     is_pair = isinstance(condition, list) and len(condition) == 2
     is_masked = is_pair and str(getattr(condition[1], "dtype", "")).endswith("bool")
