@@ -59,6 +59,37 @@ def test_an_edited_schema_is_obeyed_from_the_file_to_the_samples(place):
     assert "2007 < 2008 < 2009" in again.stdout
 
 
+def test_levels_that_are_declared_can_be_drawn_and_are_no_evidence(place):
+    done = call("schema", place / "penguins.csv", "--out", place / "space.yaml")
+    assert done.exit_code == 0 and "values: [2007, 2008, 2009]" in (place / "space.yaml").read_text(
+        "utf-8"
+    )
+    wider = {"type": "levels", "values": [2005, 2007, 2008, 2009, 2011]}
+    space = edited(place / "space.yaml", year=wider)
+    done = call(
+        *("fit", place / "penguins.csv", "--out", place / "run"),
+        *("--minutes", 0.003, "--space", space),
+    )
+    assert done.exit_code == 0, done.output
+    assert "never seen: 2005, 2011" in " ".join(done.stdout.split())
+    assert Schema.read(place / "run" / "space.yaml").columns["year"].values == (
+        *(2005, 2007, 2008),
+        *(2009, 2011),
+    )
+    new = place / "new.csv"
+    assert call("sample", place / "run", "-n", 20, "--out", new).exit_code == 0
+    assert set(frames.read(new)["year"]) <= set(wider["values"])
+    wanted = ("sample", place / "run", "-n", 20, "--out", new, "--where")
+    assert call(*wanted, "year in 2005..2007").exit_code == 0
+    assert set(frames.read(new)["year"]) <= {2005, 2007}
+    before = new.read_bytes()
+    for asked in ("year == 2011", "year > 2009", "year in (2005, 2011)"):
+        done = refused(*wanted, asked)
+        assert "a value that was seen" in done and "ask for another value" in done
+    assert "one of 2005, 2007, 2008, 2009, 2011, got 2006" in refused(*wanted, "year == 2006")
+    assert new.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
@@ -69,6 +100,10 @@ def test_an_edited_schema_is_obeyed_from_the_file_to_the_samples(place):
         (
             {"year": {"type": "integer", "greatest": 2008}},
             "got 2009 in row 100 (counting from 0). Widen",
+        ),
+        (
+            {"year": {"type": "levels", "values": [2007, 2008]}},
+            "got 2009 in row 100 (counting from 0). Add it to `values` in space.yaml",
         ),
         ({"weight": {"type": "real"}}, "Expected a column 'weight', which space.yaml declares"),
         ({"year": {"type": "integr"}}, "did you mean 'integer'"),

@@ -67,7 +67,7 @@ def test_new_keys_are_new_distinct_and_have_the_type_of_the_old(name):
     [
         ("numbered text", r"user2\d\d"),
         ("padded text", r"A-00[2-9]\d\d"),
-        ("digits and letters", r"0199-[A-Z]{5}"),
+        ("digits and letters", r"02\d\d-[A-Z]{5}"),
         ("uuid", r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"),
         ("text of digits", r"1000000000000[23]\d\d"),
         ("the last of its length", r"1\d\d"),
@@ -77,6 +77,43 @@ def test_new_keys_are_new_distinct_and_have_the_type_of_the_old(name):
 def test_new_keys_have_the_form_of_the_old(name, pattern):
     drawn = codec_of(KEYS[name]).decode({"numeric": torch.zeros(80, 1)})["k"]
     assert all(re.fullmatch(pattern, key) for key in drawn), drawn.head()
+
+
+SPARSE = {
+    "numbers": rng(6).choice(10**9, N, replace=False) + 10**6,
+    "negative numbers": -(10**6) - rng(6).choice(10**9, N, replace=False),
+    "numbered text": [f"cust{k}" for k in rng(7).choice(10**9, N, replace=False) + 10**6],
+    "digits and letters": KEYS["digits and letters"],
+    "uuid": KEYS["uuid"],
+    "padded text": [f"A-{k:09d}" for k in rng(8).choice(10**8, N, replace=False)],
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_no_key_of_the_data_is_told_by_the_run(name):
+    values = SPARSE[name]
+    codec = codec_of(values, "id")
+    told = json.dumps(codec.to_config()) + codec.space_yaml()
+    drawn = codec.decode({"numeric": torch.zeros(300, 1)})["id"]
+    assert drawn.is_unique and not set(drawn) & set(values)
+    told += " ".join(map(str, drawn))
+    assert not [key for key in values if str(key) in told]
+    assert str(max(values)) not in told
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        ([*range(1000, 1050)], 1050),
+        ([*range(1000, 1050), 1200], 1300),
+        ([*range(7, 60), 12_345], 20_000),
+        ([10**15, *range(10**15 + 7, 10**15 + 60)], 10**15 + 60),
+        (np.array([*range(40), 121], np.int8), 122),
+        (np.array([*range(40), 32_111], np.int16), 32_200),
+    ],
+)
+def test_numbers_go_on_after_a_round_one_unless_they_number_rows(values, first):
+    assert codec_of(values, "id").columns[0].form.first == str(first)
 
 
 NOT_KEYS = {
@@ -120,7 +157,7 @@ def test_a_name_that_only_ends_alike_says_nothing(name):
 
 def test_the_schema_says_why_and_what_models_it():
     detail = codec_of(KEYS["digits and letters"]).columns[0].detail
-    assert detail.startswith("200 texts, all different: not modelled, new ones from 0199-")
+    assert detail.startswith("200 texts, all different: not modelled, new ones from 0200-AAAAB")
     assert "`type: category` in space.yaml models it" in detail
     assert "`type: integer`" in codec_of(KEYS["from one"]).columns[0].detail
 

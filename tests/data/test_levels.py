@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
+import yaml
 
 import reversal as rv
 from reversal.data import Schema, TableCodec
+from reversal.data.columns import Levels, column_from_config
 from reversal.data.conditions import Between
 from reversal.data.rows import TableSource
 from reversal.errors import DataError
@@ -163,3 +169,116 @@ def test_what_every_level_meets_is_no_restriction():
     source = TableSource(TableCodec.infer(rooms()))
     assert source.restrictions({"fives": rv.none_of(99, 7.5)}) == ()
     assert source.holds(rooms(), {"fives": rv.none_of(99)}).all()
+
+
+def stars(n=400, dtype="int64"):
+    """Ratings from 1 to 10 of which nobody gave 7 nor 1, and coins."""
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        {
+            "stars": rng.choice([2, 3, 4, 5, 6, 8, 9, 10], n),
+            "coin": rng.choice([1, 2, 5, 10], n),
+            "flag": rng.random(n) < 0.5,
+        }
+    ).astype({"stars": dtype})
+
+
+def declared(**columns):
+    return Schema.parse(yaml.safe_dump({"version": 1, "columns": columns}))
+
+
+TEN = {"type": "levels", "values": [10, *range(1, 10)]}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float64", "Int16"])
+def test_declared_levels_are_those_that_can_be_whatever_was_seen(dtype):
+    table = stars(dtype=dtype)
+    codec = TableCodec.infer(table, declared(stars=TEN, coin="levels"))
+    column = codec.column("stars")
+    assert column.labels == tuple(range(1, 11)) and column.unseen == (0, 6)
+    assert column.detail == "10: 1 to 10; never seen: 1, 7"
+    assert codec.column("coin").labels == tuple(range(1, 11))
+    state, _ = codec.encode(table)
+    pd.testing.assert_frame_equal(codec.decode(state), table)
+    every = codec.decode({"category": torch.tensor([[k, 0, 0] for k in range(10)])})
+    assert every["stars"].tolist() == list(range(1, 11)) and every["stars"].dtype == dtype
+    again = TableCodec.infer(table, Schema.parse(codec.space_yaml()))
+    assert again == codec == TableCodec.from_config(json.loads(json.dumps(codec.to_config())))
+
+
+def test_levels_need_not_be_equally_spaced():
+    wanted = {"type": "levels", "values": [50, 20, 10, 5, 2, 1]}
+    column = TableCodec.infer(stars(), declared(coin=wanted)).column("coin")
+    assert column.labels == (1, 2, 5, 10, 20, 50)
+    assert column.members == "one of 1, 2, 5, 10, 20, 50"
+    assert [column.place(x) for x in (0, 1, 3.5, 5, "10", 49, 51)] == [-0.5, 0, 1.5, 2, 3, 4.5, 5.5]
+    assert column.encode(pa.array([5, None, 1, 50])).tolist() == [2, -1, 0, 5]
+
+
+def test_the_levels_of_an_older_run_are_those_of_its_lattice():
+    lattice = {"low": 5, "step": 5, "last": 3, "decimals": 0}
+    config = {"type": "levels", "name": "fives", "missing": 0.1, "lattice": lattice}
+    assert column_from_config(config) == Levels("fives", 0.1, (5, 10, 15, 20))
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (7, "7"),
+        ("7", "7"),
+        (rv.between(6.5, 7.5), "7"),
+        (rv.one_of(7, 1), "1 or 7"),
+        (rv.none_of(*range(2, 7), 8, 9, 10), "1 or 7"),
+    ],
+)
+def test_evidence_that_no_row_showed_is_refused(asked, shown):
+    source = TableSource(TableCodec.infer(stars(), declared(stars=TEN)))
+    said = f"'stars': expected a value that was seen, got {shown}, which is declared only"
+    with pytest.raises(DataError, match=said):
+        source.given({"stars": asked}, 1)
+        source.restrictions({"stars": asked})
+
+
+@pytest.mark.parametrize("asked", [8, rv.between(7, 8), rv.none_of(7), rv.between(None, 7)])
+def test_evidence_that_a_row_showed_is_taken(asked):
+    source = TableSource(TableCodec.infer(stars(), declared(stars=TEN)))
+    assert source.given({"stars": asked}, 1) or source.restrictions({"stars": asked})
+
+
+def test_a_category_that_no_row_had_is_no_evidence_either():
+    table = stars().assign(size=pd.Categorical(["S", "L"] * 200, ["S", "M", "L"], ordered=True))
+    source = TableSource(TableCodec.infer(table.assign(flag=True), declared(flag="boolean")))
+    assert source.codec.column("size").detail == "3: S < M < L; never seen: M"
+    for asked in ({"size": "M"}, {"flag": False}, {"size": rv.between("M", "M")}):
+        with pytest.raises(DataError, match=r"a value that was seen, got .*declared only"):
+            source.given(asked, 1)
+            source.restrictions(asked)
+    assert len(source.restrictions({"size": rv.between("S", "M")})) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"values": [1, 2, 3]}, "whole number from 1 to 3, got 8 in row 0 .*Add it to `values`"),
+        ({"values": [1, 300, *range(2, 11)]}, "levels that uint8 holds, got 300.*Take it out"),
+        ({"values": [1, 1]}, "distinct whole numbers in `values`, got 1 twice"),
+        ({"values": [1.5]}, "integer in `values`"),
+        ({"values": []}, "at least 1 item"),
+        ({"values": list(range(1025))}, "at most 1024 items"),
+        ({"values": [-1, 2**63]}, "whole numbers of 64 bits"),
+        ({"least": 1}, "a field of type 'levels', got 'least'; choose from 'type', 'values'"),
+    ],
+)
+def test_levels_that_do_not_fit_are_refused(what, said):
+    table = stars(dtype="uint8")
+    table.loc[0, "stars"] = 8
+    with pytest.raises(DataError, match=said):
+        TableCodec.infer(table, declared(stars={"type": "levels", **what}))
+
+
+def test_declared_levels_need_no_entry_that_varies():
+    table = stars().assign(hour=np.where(np.arange(400) % 2, 5, np.nan), none=np.nan)
+    hours = {"type": "levels", "values": list(range(24))}
+    codec = TableCodec.infer(table, declared(hour=hours, none=hours))
+    assert len(codec.column("hour").unseen) == 23 and len(codec.column("none").unseen) == 24
+    assert codec.encode(table)[1]["category"].float().mean(0)[-2:].tolist() == [0.5, 0]

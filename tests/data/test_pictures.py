@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+import reversal as rv
 from reversal.data import frames
 from reversal.data.image import png
 from reversal.data.opening import opened
 from reversal.data.pictures import Pictures, read_pictures, write_pictures
+from reversal.data.states import StateSource
 from reversal.errors import DataError
+
+ALL = "file,label\n000.png,1\n001.png,2\n002.png,1\n003.png,2\n"
 
 
 def pictures(channels, n=6, seed=0):
@@ -119,3 +126,144 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"Expected to write .*No space left.*room"):
         write_pictures(pictures(1), tmp_path / "out")
     assert len(written) == 3 and list(tmp_path.iterdir()) == []
+
+
+def told(folder, **columns):
+    """Write labels.csv, its rows in another order than the files."""
+    files = sorted(path.name for path in folder.glob("*.png"))
+    frame = pd.DataFrame({"file": files, **columns}).iloc[::-1]
+    frame.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def test_what_is_told_of_pictures_is_read_by_their_names_and_written_again(tmp_path):
+    folder = filled(tmp_path / "in", pictures(1))
+    words = ["cat", None, "dog", "cat", "dog", "dog"]
+    told(folder, label=[3, 1, 4, 1, 3, 3], word=words, age=[0.5, 2.25, np.nan, 1.0, 3.5, 4.0])
+    found = frames.read(folder)
+    assert str(found) == "6 pictures of 5 x 7, gray, with label, word, age"
+    assert found["label"].tolist() == [3, 1, 4, 1, 3, 3] and found["word"].tolist() == words
+    source, process = opened(found)
+    shapes = {name: part.event_shape for name, part in process.space.parts.items()}
+    assert shapes == {"image": (1, 5, 7), "label": (), "word": (), "age": (1,)}
+    assert source.is_pictures
+    encoded = source.encode(found)
+    assert encoded.state["label"].tolist() == [1, 0, 2, 0, 1, 1]
+    assert encoded.present["word"].tolist() == [True, False, *[True] * 4]
+    assert encoded.present["age"][:, 0].tolist() == [True, True, False, True, True, True]
+    again = StateSource.from_config(json.loads(json.dumps(source.to_config())), process.space)
+    assert again == source
+    frames.write(again.decode(encoded.state), tmp_path / "out")
+    back = frames.read(tmp_path / "out")
+    np.testing.assert_array_equal(back["image"], found["image"])
+    assert back["label"].tolist() == found["label"].tolist()
+    known = ~np.isnan(found["age"])
+    np.testing.assert_allclose(back["age"][known], found["age"][known], rtol=1e-6)
+
+
+def test_labels_are_given_and_answered_as_they_are(tmp_path):
+    found = frames.read(told(filled(tmp_path / "in", pictures(1)), label=["b", "a", "c"] * 2))
+    source, _ = opened(found)
+    value, known = source.given({"label": "c"}, 4)["label"]
+    assert value.tolist() == [2] and known.tolist() == [True]
+    samples = source.decode(source.encode(found).state)
+    written = source.write_given(samples, {"label": "c"})
+    assert written["label"].tolist() == ["c"] * 6
+    filled_ = source.complete(
+        {"image": found["image"], "label": np.array(["a", None] * 3, object)},
+        [source.encode(found).state] * 2,
+        {"image": torch.ones(6, 1, 5, 7, dtype=torch.bool), "label": torch.tensor([1, 0] * 3) > 0},
+    )
+    assert filled_["label"].tolist() == [["a", "a", "a", "b", "a", "c"]] * 2
+    with pytest.raises(DataError, match=r"a known label in 'label', got 'd'; choose from 'a'"):
+        source.given({"label": "d"}, 4)
+
+
+def test_arrays_of_text_are_labels_of_a_categorical_factor():
+    arrays = {"x": np.arange(6.0), "kind": np.array(["u", "w", "v"] * 2)}
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+    source, _ = opened(arrays, space)
+    assert source.encode(arrays).state["kind"].tolist() == [0, 2, 1] * 2
+    assert source.decode(source.encode(arrays).state)["kind"].tolist() == ["u", "w", "v"] * 2
+    with pytest.raises(DataError, match=r"2 different labels in 'kind', got 3.*Categorical\(3\)"):
+        opened(arrays, rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(2)))
+    with pytest.raises(DataError, match=r"labels of text or whole numbers in 'kind', got 0.5"):
+        opened(arrays | {"kind": np.array([0.5, "a", 1] * 2, object)}, space)
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "members"),
+    [
+        (["u", "w", "v"], rv.one_of("u", "v"), [1, 1, 0]),
+        (["u", "w", "v"], rv.none_of("u"), [0, 1, 1]),
+        ([0, 1, 2], rv.one_of(0, 2), [1, 0, 1]),
+        ([0, 1, 2], rv.between(1, None), [0, 1, 1]),
+        ([30, 7, 9], rv.between(8, 40), None),
+        ([30, 7, 9], rv.between(9, 30), [0, 1, 1]),
+        ([30, 7, 9], rv.one_of(7, 9, 30), []),
+    ],
+)
+def test_sets_of_labels_are_restrictions_of_their_site(values, condition, members):
+    is_code = values == [0, 1, 2]
+    kind = np.array(values * 20, None if is_code else object)
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+    source, _ = opened({"x": np.arange(60.0), "kind": kind}, space)
+    if members is None:
+        with pytest.raises(DataError, match="expected a known category, got 8"):
+            source.restrictions({"kind": condition})
+        return
+    found = source.restrictions({"kind": condition, "x": 0.5})
+    assert [each.members.tolist() for each in found] == ([members] if members else [])
+    assert source.given({"kind": condition, "x": 0.5}, 4).keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"kind": rv.between("u", "v")}, "an ordered column for a range, got category"),
+        ({"kind": rv.one_of("t")}, "a known category, got 't'"),
+        ({"kind": rv.none_of("u", "v", "w")}, "conditions that some value meets"),
+        (
+            {"x": rv.between(0, 1)},
+            "values of 'x', got 0..1, asked of columns and of factors of one",
+        ),
+    ],
+)
+def test_conditions_that_no_label_meets_are_refused(asked, said):
+    arrays = {"x": np.arange(6.0), "kind": np.array(["u", "w", "v"] * 2)}
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+    source, _ = opened(arrays, space)
+    with pytest.raises(DataError, match=said):
+        source.given(asked, 2) and source.restrictions(asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ALL[:31], r"a row for every picture.*got none for '002.png', 2 in all.*empty cells"),
+        (ALL + "000.png,1\n", r"each file once in the column 'file'.*'000.png' twice"),
+        (ALL + "004.png,1\n", r"names of the folder's .png files.*got '004.png'.*Add the picture"),
+        (ALL.replace("000.png", "0.png"), r"got '0.png'; did you mean '00"),
+        ("file\n000.png\n", r"the names of the files and a column of labels.*got 1 column"),
+        (ALL.replace(",2", ",").replace(",1", ","), r"'label' of .*at least one value, got none"),
+        (ALL.replace("label", "image"), r"'image' of .*another name: it is the pictures' own"),
+        ("", r"got an empty file"),
+        ("file,label\n", r"no row"),
+    ],
+)  # fmt: skip
+def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path, text, said):
+    folder = filled(tmp_path / "in", pictures(1, n=4))
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        frames.read(folder)
+
+
+def test_a_name_for_each_picture_is_no_label(tmp_path, monkeypatch):
+    monkeypatch.setattr("reversal.data.picture_labels.MOST", 5)
+    folder = filled(tmp_path / "in", pictures(1))
+    with pytest.raises(DataError, match=r"'who' of .*at most 5 labels, got 6.*Delete"):
+        frames.read(told(folder, who=list("abcdef")))
+    found = frames.read(told(folder, who=range(10, 16)))
+    assert found["who"].dtype == np.int64 and found.space.parts["who"].event_shape == (1,)
+    source, _ = opened(found)
+    assert source.decode(source.encode(found).state)["who"].tolist() == list(range(10, 16))

@@ -438,3 +438,16 @@ def test_rarer_types_are_streamed_too(tmp_path, monkeypatch):
     assert shown(codec) == shown(whole)
     assert codec.form == whole.form
     assert len(encode(TableSource(codec), file, 0).state["numeric"]) == ROWS
+
+
+def test_a_level_or_category_that_one_row_has_was_seen(path, monkeypatch):
+    small_sample(monkeypatch, 100)
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"n": rng.choice([1, 2, 8], ROWS), "w": rng.choice(["u", "v"], ROWS)})
+    frame.loc[1234, ["n", "w"]] = [5, "rare"]
+    wanted = {"n": {"type": "levels", "values": list(range(10))}}
+    wanted["w"] = {"type": "category", "categories": ["u", "v", "rare", "never"]}
+    schema = Schema.parse(json.dumps({"version": 1, "columns": wanted}))
+    codec = infer_codec(open_table(written(frame, path)), schema)
+    assert codec.column("n").unseen == (0, 3, 4, 6, 7, 9)
+    assert codec.column("w").unseen == (3,)

@@ -14,7 +14,7 @@ from reversal.datasets import penguins
 from reversal.errors import DataError
 from reversal.metrics import c2st, nearest, shape, trend, utility
 from reversal.model import Model
-from reversal.report import Origin, Question, build, density, report, trust
+from reversal.report import Origin, Question, build, density, facts, material, report, trust
 from reversal.report.blocks import Finding, Tone
 from reversal.report.log import Line, read
 from reversal.report.material import codes, gather
@@ -142,6 +142,23 @@ def test_without_training_rows_the_holdout_is_its_own_floor(model):
     assert "no training rows were given" in said
     assert "one half of the holdout with the other" in said
     assert "Does it remember" not in said
+
+
+@pytest.mark.parametrize("train", [TRAIN, None])
+def test_how_many_rows_of_a_file_were_looked_at_is_said(model, monkeypatch, train):
+    def told():
+        found = gather(model, HOLDOUT, train, rows=40)
+        rows = dict(facts.section(found, Origin(train="t.csv"), []).blocks[0].rows)
+        return rows["Holdout"], rows["Training rows"]
+
+    assert told()[0] == "holdout: 144 rows"
+    monkeypatch.setattr(material, "MOST_REAL", 90)
+    monkeypatch.setattr(material, "MOST_MADE", 60)
+    holdout, training = told()
+    number = 60 if train is not None else 2 * 60
+    assert holdout == f"holdout: 144 rows, of which {number} were drawn to be looked at"
+    if train is not None:
+        assert training == "t.csv: 200 rows, of which 90 were drawn to be looked at"
 
 
 def test_few_rows_are_never_called_good(model):

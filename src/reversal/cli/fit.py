@@ -17,7 +17,9 @@ from reversal.cli.options import Space
 Table = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", help="The table to learn from, .csv or .parquet; or a folder of .png files."
+        metavar="FILE",
+        help="The table to learn from, .csv or .parquet; or a folder of .png files, what is told "
+        "of them in its `labels.csv`, if any.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The folder to save the run in.")]

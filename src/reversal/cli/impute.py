@@ -11,6 +11,8 @@ from reversal.cli import preflight
 from reversal.cli.console import count, in_a_sentence, stage
 from reversal.cli.options import OutTable, Run, Seed
 
+STEPS = 100
+
 Table = Annotated[
     Path, typer.Argument(metavar="FILE", help="The table with gaps: .csv or .parquet.")
 ]
@@ -28,10 +30,18 @@ def impute(run: Run, file: Table, out: OutTable, draws: Draws = 20, seed: Seed =
     """
     preflight.table_to_write(out)
     preflight.not_the_same(file, out)
+    from reversal.answers.pieces import imputations
     from reversal.data import frames
+    from reversal.data.table_file import TableFile, open_table
 
-    rows = frames.read(file)
+    rows = open_table(file, copies=draws)
     model = preflight.table_run(run)
+    if isinstance(rows, TableFile):
+        done = f"filled {file.name} {count(draws, 'time')}, piece by piece, into {out}"
+        with stage(done, "imputing"), frames.appending(out) as append:
+            for piece in imputations(model.denoiser_, model.source_, rows, draws, seed, STEPS):
+                append(piece)
+        return
     done = f"filled {count(len(rows), 'row')} {count(draws, 'time')} into {out}"
     with stage(done, "imputing"):
-        frames.write(model.impute(rows, draws=draws, seed=seed), out)
+        frames.write(model.impute(rows, draws=draws, seed=seed, steps=STEPS), out)

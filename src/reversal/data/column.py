@@ -40,7 +40,7 @@ class Column(ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Return the column that `to_config` described, its kind left out."""
+        """Return the column whose fields plain JSON types give."""
 
     @abstractmethod
     def declare(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Column(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {"type": self.kind, **asdict(self)}
+        return {"type": self.kind} | {k: v for k, v in asdict(self).items() if k != "kind"}
 
     def expected(self, what: str, got: Any, cure: str) -> DataError:
         """Return the error that an entry or a value is not of this column's type."""

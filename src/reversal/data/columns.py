@@ -7,6 +7,7 @@ codes 0, ..., n - 1, a constant and an identifier nothing. A new type is a new l
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from reversal.data.arrays import flat
 from reversal.data.column import Column
 from reversal.data.declared import Declared, field
 from reversal.data.frames import near
-from reversal.data.labels import Boolean, Category, Discrete, Ordered
+from reversal.data.labels import Boolean, Category, Discrete
 from reversal.data.levels import Levels
 from reversal.data.numeric import Integer, Real
 from reversal.data.temporal import CLOCKS, Moment
@@ -34,7 +35,6 @@ __all__ = [
     "Integer",
     "Levels",
     "Moment",
-    "Ordered",
     "Real",
     "column_from_config",
     "infer",
@@ -48,11 +48,11 @@ LEAVES: tuple[type[Column], ...] = (
     Integer,
     Real,
     Moment,
-    Ordered,
     Category,
 )
 KINDS: dict[str, type[Column]] = {
-    **{leaf.kind: leaf for leaf in LEAVES if leaf is not Moment},
+    **{leaf.kind: leaf for leaf in LEAVES if leaf not in (Category, Moment)},
+    **dict.fromkeys(Category.KINDS, Category),
     **{clock.kind: Moment for clock in CLOCKS},
 }
 
@@ -81,10 +81,13 @@ def column_from_config(config: dict[str, Any]) -> Column:
     Raises:
         DataError: if its type is unknown.
     """
-    rest = {key: value for key, value in config.items() if key != "type"}
     if config.get("type") not in KINDS:
         raise DataError(
             f"Column {config.get('name')!r}: expected a known type of column, got "
             f"{config.get('type')!r}; {near(str(config.get('type')), KINDS)}"
         )
-    return KINDS[config["type"]].from_config(rest)
+    leaf = KINDS[config["type"]]
+    rest = {key: value for key, value in config.items() if key != "type"}
+    if any(part.name == "kind" for part in fields(leaf)):
+        rest["kind"] = config["type"]
+    return leaf.from_config(rest)

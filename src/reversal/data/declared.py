@@ -16,8 +16,12 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    field_validator,
     model_validator,
 )
+
+MOST_LEVELS = 1024
+"""How many levels a column has at most."""
 
 Label = StrictStr | StrictBool | StrictInt | StrictFloat
 Moment = StrictStr | datetime.datetime | datetime.date | datetime.time | StrictInt
@@ -80,14 +84,41 @@ class DeclaredCategory(Declared):
 
 
 @final
+class DeclaredLevels(Declared):
+    """Whole numbers that can occur, each modelled on its own, those that never do among them."""
+
+    type: Literal["levels"]
+    values: tuple[StrictInt, ...] | None = Field(None, min_length=1, max_length=MOST_LEVELS)
+
+    @field_validator("values")
+    @classmethod
+    def are_distinct(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """Refuse what is there twice, or what no column of whole numbers holds."""
+        if values is None:
+            return None
+        if len(set(values)) < len(values):
+            twice = next(value for k, value in enumerate(values) if value in values[:k])
+            raise ValueError(f"distinct whole numbers in `values`, got {twice} twice")
+        low, high = min(values), max(values)
+        if low < -(2**63) or high >= (2**63 if low < 0 else 2**64):
+            raise ValueError(f"whole numbers of 64 bits in `values`, got {low} and {high}")
+        return values
+
+
+@final
 class DeclaredAlone(Declared):
     """A type of which there is nothing more to say."""
 
-    type: Literal["boolean", "levels", "constant", "identifier", "drop"]
+    type: Literal["boolean", "constant", "identifier", "drop"]
 
 
 AnyDeclared = Annotated[
-    DeclaredReal | DeclaredInteger | DeclaredMoment | DeclaredCategory | DeclaredAlone,
+    DeclaredReal
+    | DeclaredInteger
+    | DeclaredLevels
+    | DeclaredMoment
+    | DeclaredCategory
+    | DeclaredAlone,
     Field(discriminator="type"),
 ]
 
@@ -97,7 +128,10 @@ def field(declared: Declared | None, name: str) -> Any:
     return getattr(declared, name, None)
 
 
-MODELS = (DeclaredReal, DeclaredInteger, DeclaredMoment, DeclaredCategory, DeclaredAlone)
+MODELS = (
+    *(DeclaredReal, DeclaredInteger, DeclaredLevels),
+    *(DeclaredMoment, DeclaredCategory, DeclaredAlone),
+)
 KINDS: dict[str, type[Declared]] = {
     kind: model for model in MODELS for kind in get_args(get_type_hints(model)["type"])
 }

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from reversal.data import keys, moments
 from reversal.data.arrays import is_number, is_plain, is_text, plain
 from reversal.data.column import Column, expected
-from reversal.data.declared import Declared
+from reversal.data.declared import Declared, DeclaredCategory, DeclaredLevels
 from reversal.data.lattice import digits
 from reversal.data.numeric import Integer
 from reversal.data.unmodelled import Identifier
@@ -150,7 +150,7 @@ class Numbers(Witness):
         if len(sample.unique()) < len(sample):
             return column
         why = f"every whole number from {low} to {high}"
-        return Identifier(self.name, 0.0, keys.form_of(self.name, self.kept), why)
+        return Identifier(self.name, 0.0, keys.form_of(self.name, self.kept, rows), why)
 
 
 @final
@@ -167,7 +167,7 @@ class Unseen(Witness):
 def witness_of(name: str, kind: pa.DataType, declared: Declared | None) -> Witness:
     """Return what looks at a column of an Arrow type."""
     inner = _values_of(kind)
-    is_listed = declared is not None and "category" in getattr(declared, "type", "")
+    is_listed = isinstance(declared, DeclaredCategory | DeclaredLevels)
     if moments.is_moment(kind) or (is_number(inner) and not is_listed and inner == _bare(kind)):
         return Numbers(name, kind)
     return Texts(name, kind) if is_plain(inner) else Unseen(name, kind)

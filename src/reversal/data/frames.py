@@ -7,6 +7,7 @@ written whole or not at all. Nothing heavy is imported before a file is touched.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,10 +66,27 @@ def write(frame: Any, path: str | os.PathLike[str]) -> None:
     if isinstance(frame, Mapping):
         from reversal.data.pictures import FACTOR, write_pictures
 
-        return write_pictures(frame[FACTOR], path)
+        told = {name: values for name, values in frame.items() if name != FACTOR}
+        return write_pictures(frame[FACTOR], path, told)
     writer = _format(path, WRITERS, "write")
     with replacing(path) as file:
         writer(frame, file)
+
+
+@contextmanager
+def appending(path: str | os.PathLike[str]) -> Iterator[Callable[[pa.Table], None]]:
+    """Open a table for more rows than memory holds, written whole or not at all.
+
+    Yields:
+        What writes the next rows, an Arrow table of the same columns each time; the types are those
+        of the first.
+
+    Raises:
+        DataError: as `write` does, or if rows do not fit the types of the first ones.
+    """
+    opened = _format(Path(path), APPENDERS, "write")
+    with replacing(path) as file, opened(file) as append:
+        yield append
 
 
 def chosen(path: Path, readers: Mapping[str, Callable[[Path], Any]]) -> Callable[[Path], Any]:
@@ -251,14 +269,33 @@ def is_pandas(schema: pa.Schema) -> bool:
     return b"pandas" in (schema.metadata or {})
 
 
-def _write_csv(frame: Any, file: IO[bytes]) -> None:
-    from pyarrow import csv
+def index_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns of a Parquet file in which pandas has put its index."""
+    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    return [name for name in said.get("index_columns", ()) if isinstance(name, str)]
 
+
+def _write_csv(frame: Any, file: IO[bytes]) -> None:
     from reversal.data.forms import to_table
 
-    table = to_table(frame)
-    arrays = [_in_seconds(column) for column in table.itercolumns()]
-    csv.write_csv(table.from_arrays(arrays, names=table.column_names), file)
+    with _appending_csv(file) as append:
+        append(to_table(frame))
+
+
+@contextmanager
+def _appending_csv(file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
+    from pyarrow import csv
+
+    is_first = True
+
+    def append(table: pa.Table) -> None:
+        nonlocal is_first
+        arrays = [_in_seconds(column) for column in table.itercolumns()]
+        short = table.from_arrays(arrays, names=table.column_names)
+        csv.write_csv(short, file, csv.WriteOptions(include_header=is_first))
+        is_first = False
+
+    yield append
 
 
 def _in_seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -289,8 +326,33 @@ def _write_parquet(frame: Any, file: IO[bytes]) -> None:
     parquet.write_table(table, file)
 
 
+@contextmanager
+def _appending_parquet(file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
+    from contextlib import ExitStack
+
+    from pyarrow import parquet
+
+    from reversal.data.form import recast
+
+    with ExitStack() as stack:
+        writers: list[parquet.ParquetWriter] = []
+
+        def append(table: pa.Table) -> None:
+            if not writers:
+                writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema)))
+            schema = writers[0].schema
+            arrays = [recast(part.name, table[part.name], part.type) for part in schema]
+            writers[0].write_table(table.from_arrays(arrays, schema=schema))
+
+        yield append
+
+
 READERS: dict[str, Callable[[Path], Any]] = {".csv": _read_csv, ".parquet": _read_parquet}
 WRITERS: dict[str, Callable[[Any, IO[bytes]], None]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
+}
+APPENDERS: dict[str, Callable[..., Any]] = {
+    ".csv": _appending_csv,
+    ".parquet": _appending_parquet,
 }

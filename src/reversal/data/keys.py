@@ -1,12 +1,21 @@
-"""New identifiers of the form of those that were seen, none of them among these.
+r"""New identifiers of the form of those that were seen, none of them among these.
 
-What is kept of the data is one entry, the greatest: the new ones come after it.
+New ones come after the greatest. A run is shared, and a key is a person or an invoice: none is kept
+of the data. What is kept is the greatest, rounded up at the first place in which keys k differ,
+
+.. math::
+    u \lceil (\max k + 1) / u \rceil - 1,
+    \qquad u = 10^{\lfloor \log_{10} (\max k - \min k) \rfloor},
+
+or, where keys number rows without a gap, as it is: that says no more than how many rows there are.
+Only where the dtype or the letters leave no room is it rounded at a later place.
 """
 
 from __future__ import annotations
 
 import string
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, final
 
@@ -47,7 +56,7 @@ class KeyForm(ABC):
 @final
 @dataclass(frozen=True)
 class Numbered(KeyForm):
-    """Whole numbers after the greatest."""
+    """Whole numbers after one that none exceeds."""
 
     greatest: int
     limit: int
@@ -68,7 +77,7 @@ class Numbered(KeyForm):
 @final
 @dataclass(frozen=True)
 class Prefixed(KeyForm):
-    """Texts that end in a number, which goes on after the greatest."""
+    """Texts that end in a number, which goes on after one that none exceeds."""
 
     prefix: str
     greatest: int
@@ -86,7 +95,7 @@ class Prefixed(KeyForm):
 @final
 @dataclass(frozen=True)
 class Positional(KeyForm):
-    """Texts of one length, each place of which has its letters: counted on from the greatest.
+    """Texts of one length, each place of which has its letters: counted on from one none exceeds.
 
     Where no place is left to count on, a number is put before the key, which makes it longer than
     all that were seen.
@@ -115,12 +124,31 @@ class Positional(KeyForm):
 FORMS: tuple[type[KeyForm], ...] = (Numbered, Prefixed, Positional)
 
 
-def form_of(name: str, entries: pa.Array) -> KeyForm:
-    """Return the form of identifiers, whole numbers or text without gaps."""
+def form_of(name: str, entries: pa.Array, count: int | None = None) -> KeyForm:
+    """Return the form of identifiers, whole numbers or text without gaps.
+
+    Args:
+        name: of their column.
+        entries: all of them, or some, the least and the greatest among them.
+        count: how many there are, if these are some.
+    """
+    count = len(entries) if count is None else count
     if pa.types.is_integer(entries.type):
         bits = entries.type.bit_width - pa.types.is_signed_integer(entries.type)
-        return Numbered(pc.max(entries).as_py(), 2**bits - 1)  # pyright: ignore
-    return _numbered_text(entries) or _placed_text(entries) or _own(name, entries)
+        limit = 2**bits - 1
+        return Numbered(_rounded_up(entries, count, limit), limit)
+    return _numbered_text(entries, count) or _placed_text(entries) or _own(name, entries)
+
+
+def _rounded_up(numbers: pa.Array, count: int, limit: int) -> int:
+    """Return a number that none exceeds: the greatest where all below are there, or one after."""
+    low, high = (end.as_py() for end in pc.min_max(numbers).values())  # pyright: ignore
+    if high - low <= count - 1:
+        return high
+    unit = 10 ** (len(str(high - low)) - 1)
+    while (above := -(-(high + 1) // unit) * unit) > limit and unit > 1:
+        unit //= 10
+    return above - 1
 
 
 def form_from_config(config: dict[str, Any]) -> KeyForm:
@@ -139,7 +167,7 @@ def form_from_config(config: dict[str, Any]) -> KeyForm:
     )
 
 
-def _numbered_text(entries: pa.Array) -> Prefixed | None:
+def _numbered_text(entries: pa.Array, count: int) -> Prefixed | None:
     """Return the form of one prefix and a number without leading zeros."""
     parts = pc.extract_regex(entries, r"^(?P<prefix>(?s:.*?))(?P<number>0|[1-9][0-9]{0,17})$")  # pyright: ignore
     if parts.null_count:
@@ -147,7 +175,8 @@ def _numbered_text(entries: pa.Array) -> Prefixed | None:
     prefixes = parts.field("prefix").unique().to_pylist()
     if len(prefixes) > 1:
         return None
-    return Prefixed(prefixes[0], pc.max(parts.field("number").cast(pa.int64())).as_py())  # pyright: ignore
+    numbers = parts.field("number").cast(pa.int64())
+    return Prefixed(prefixes[0], _rounded_up(numbers, count, 10**18 - 1))
 
 
 def _placed_text(entries: pa.Array) -> Positional | None:
@@ -157,17 +186,35 @@ def _placed_text(entries: pa.Array) -> Positional | None:
     if len(lengths) > 1 or not 0 < lengths[0] <= LONGEST or not is_ascii:
         return None
     letters = np.array(entries.to_pylist(), f"S{lengths[0]}").view("S1").reshape(-1, lengths[0])
-    alphabets = []
-    for k in range(lengths[0]):
-        seen = "".join(letter.decode() for letter in np.unique(letters[:, k]))
-        alphabet = seen if len(seen) == 1 and not seen.isdigit() else _alphabet(seen)
-        if alphabet is None:
-            return None
-        alphabets.append(alphabet)
-    return Positional(pc.max(entries).as_py(), tuple(alphabets))  # pyright: ignore
+    seen = ["".join(letter.decode() for letter in np.unique(place)) for place in letters.T]
+    alphabets = [_alphabet(place) for place in seen]
+    known = tuple(alphabet for alphabet in alphabets if alphabet is not None)
+    if len(known) < len(seen):
+        return None
+    return Positional(_above(pc.max(entries).as_py(), seen, known), known)  # pyright: ignore
+
+
+def _above(greatest: str, seen: Sequence[str], alphabets: Sequence[str]) -> str:
+    """Return a text after the greatest: a greater letter where texts first differ, least ones then.
+
+    Args:
+        greatest: of all texts.
+        seen: the letters of each place, in order.
+        alphabets: those that each place can have.
+
+    Where each such letter is the last of its alphabet, no text of this length comes after.
+    """
+    for k, (letter, place) in enumerate(zip(greatest, seen, strict=True)):
+        after = alphabets[k].partition(letter)[2]
+        if len(place) > 1 and after:
+            return greatest[:k] + after[0] + "".join(least[0] for least in seen[k + 1 :])
+    return greatest
 
 
 def _alphabet(seen: str) -> str | None:
+    """Return the letters that a place can have; one letter, no digit, stays where it is alone."""
+    if len(seen) == 1 and not seen.isdigit():
+        return seen
     return next((letters for letters in ALPHABETS if set(seen) <= set(letters)), None)
 
 

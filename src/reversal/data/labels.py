@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,19 @@ from reversal.data.frames import near
 
 @dataclass(frozen=True)
 class Discrete(Column):
-    """A column of codes 0, ..., n - 1, and -1 where missing."""
+    """A column of codes 0, ..., n - 1, and -1 where missing.
 
-    is_ordered: ClassVar[bool]
-    """Whether a greater code is a greater value, so that a range of values can be asked for."""
+    Args:
+        unseen: the codes of values that can occur, as was declared, and did not: the model learns
+            that they are rare, and nothing of what goes with them.
+    """
+
+    unseen: tuple[int, ...] = dataclass_field(default=(), kw_only=True)
+
+    @property
+    @abstractmethod
+    def is_ordered(self) -> bool:
+        """Whether a greater code is a greater value, so that a range of values can be asked for."""
 
     @property
     @abstractmethod
@@ -43,16 +52,47 @@ class Discrete(Column):
         """The number n of codes."""
         return len(self.labels)
 
+    @property
+    def unseen_shown(self) -> str:
+        """The values that did not occur, as what is known of the column ends."""
+        if not self.unseen:
+            return ""
+        first = ", ".join(str(self.labels[code])[:20] for code in self.unseen[:4])
+        return f"; never seen: {first}" + (", ..." if len(self.unseen) > 4 else "")
+
+    def refuse_unseen(self, codes: np.ndarray) -> None:
+        """Refuse evidence that no row showed.
+
+        Args:
+            codes: those that the evidence allows.
+
+        Raises:
+            DataError: if all of them are of values that did not occur.
+        """
+        if len(codes) and np.isin(codes, self.unseen).all():
+            values = " or ".join(repr(self.labels[code]) for code in codes[:4])
+            cure = "No row had it, so nothing was learned of such rows: ask for another value."
+            raise self.expected("a value that was seen", f"{values}, which is declared only", cure)
+
 
 @final
 @dataclass(frozen=True)
 class Category(Discrete):
-    """Unordered values, in the order of the caller's categories, or sorted where he gave none."""
+    """Values of a list: the caller's, or sorted where he gave none.
+
+    Args:
+        categories: the list; where it is an order, least first.
+        kind: which of `KINDS`. The model itself knows no order: it says what a range is.
+    """
 
     categories: tuple[Any, ...]
+    kind: str  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    kind: ClassVar[str] = "category"
-    is_ordered: ClassVar[bool] = False
+    KINDS: ClassVar[tuple[str, str]] = ("category", "ordered category")
+
+    @property
+    def is_ordered(self) -> bool:
+        return self.kind == self.KINDS[True]
 
     @staticmethod
     def accepts(name: str, array: pa.Array) -> bool:
@@ -61,11 +101,15 @@ class Category(Discrete):
 
     @classmethod
     def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
-        return cls(name, array.null_count / len(array), _categories(name, array, declared))
+        seen = cls.KINDS[bool(getattr(array.type, "ordered", False))]
+        categories = _categories(name, array, declared)
+        kind, rate = field(declared, "type") or seen, array.null_count / len(array)
+        return with_unseen(cls(name, rate, categories=categories, kind=kind), array)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{**config, "categories": tuple(config["categories"])})
+        lists = {name: tuple(config.get(name, ())) for name in ("categories", "unseen")}
+        return cls(**{**config, **lists})
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -78,70 +122,39 @@ class Category(Discrete):
 
     @property
     def detail(self) -> str:
-        return f"{self.cardinality}: {_few(self.categories, ', ')}"
+        between = " < " if self.is_ordered else ", "
+        few = between.join(str(category)[:20] for category in self.categories[:4])
+        few += f"{between}..." if self.cardinality > 4 else ""
+        return f"{self.cardinality}: {few}{self.unseen_shown}"
 
     def declare(self) -> dict[str, Any]:
         return {"categories": list(self.categories)}
 
     def encode(self, array: pa.Array) -> np.ndarray:
-        return _codes(self, self.values, array)
+        try:
+            entries = plain(array).cast(self.values.type)
+        except pa.ArrowException as error:
+            what, cure = f"categories of {self.values.type}", "Convert the column, or fit again."
+            raise self.expected(what, array.type, cure) from error
+        found = pc.index_in(entries, value_set=self.values)  # pyright: ignore
+        codes = found.fill_null(-1).to_numpy().astype(np.int64)
+        unseen = np.flatnonzero((codes < 0) & entries.is_valid().to_numpy(zero_copy_only=False))
+        if len(unseen):
+            row = int(unseen[0])
+            value = str(entries[row].as_py())
+            cure = near(value, map(str, self.categories))
+            raise self.expected("a known category", in_row(value, row), cure)
+        return codes
 
     def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-        return _coded(self.values, values, missing)
+        codes = pa.array(values.astype(np.int32), mask=missing)
+        return pa.DictionaryArray.from_arrays(codes, self.values)
 
     def parse(self, value: Any) -> pa.Array:
-        return _one(self, self.values, value)
-
-    def place(self, value: Any) -> float:
-        return float(self.encode(self.parse(value))[0])
-
-
-@final
-@dataclass(frozen=True)
-class Ordered(Discrete):
-    """Values in an order, least first: a code is a rank. The model itself knows no order."""
-
-    categories: tuple[Any, ...]
-
-    kind: ClassVar[str] = "ordered category"
-    is_ordered: ClassVar[bool] = True
-
-    @staticmethod
-    def accepts(name: str, array: pa.Array) -> bool:
-        return Category.accepts(name, array) and bool(getattr(array.type, "ordered", False))
-
-    @classmethod
-    def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
-        return cls(name, array.null_count / len(array), _categories(name, array, declared))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{**config, "categories": tuple(config["categories"])})
-
-    @property
-    def labels(self) -> tuple[Any, ...]:
-        return self.categories
-
-    @cached_property
-    def values(self) -> pa.Array:
-        """The categories as an Arrow array without dictionary."""
-        return plain(pa.array(self.categories))
-
-    @property
-    def detail(self) -> str:
-        return f"{self.cardinality}: {_few(self.categories, ' < ')}"
-
-    def declare(self) -> dict[str, Any]:
-        return {"categories": list(self.categories)}
-
-    def encode(self, array: pa.Array) -> np.ndarray:
-        return _codes(self, self.values, array)
-
-    def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-        return _coded(self.values, values, missing)
-
-    def parse(self, value: Any) -> pa.Array:
-        return _one(self, self.values, value)
+        by_text = {str(category): category for category in self.categories}
+        if str(value) not in by_text:
+            raise self.expected("a known category", repr(value), near(str(value), by_text))
+        return pa.array([by_text[str(value)]], self.values.type)
 
     def place(self, value: Any) -> float:
         return float(self.encode(self.parse(value))[0])
@@ -153,7 +166,10 @@ class Boolean(Discrete):
     """False and true, coded 0 and 1."""
 
     kind: ClassVar[str] = "boolean"
-    is_ordered: ClassVar[bool] = True
+
+    @property
+    def is_ordered(self) -> bool:
+        return True
 
     @staticmethod
     def accepts(name: str, array: pa.Array) -> bool:
@@ -163,11 +179,11 @@ class Boolean(Discrete):
     def infer(cls, name: str, array: pa.Array, declared: Declared | None = None) -> Self:
         column = cls(name, array.null_count / len(array))
         column.encode(array)
-        return column
+        return with_unseen(column, array)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**config)
+        return cls(**{**config, "unseen": tuple(config.get("unseen", ()))})
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -175,7 +191,7 @@ class Boolean(Discrete):
 
     @property
     def detail(self) -> str:
-        return "false, true"
+        return f"false, true{self.unseen_shown}"
 
     def declare(self) -> dict[str, Any]:
         return {}
@@ -186,7 +202,7 @@ class Boolean(Discrete):
             numbers = entries.fill_null(0).to_numpy(zero_copy_only=False)
             wrong = np.flatnonzero((numbers != 0) & (numbers != 1))
             if len(wrong):
-                got = f"{numbers[wrong[0]]} in row {wrong[0]} (counting from 0)"
+                got = in_row(numbers[wrong[0]].item(), int(wrong[0]))
                 raise self.expected("true or false, or 1 or 0", got, "Mend it, or fit again.")
         try:
             codes = entries.cast(pa.bool_()).cast(pa.int64())
@@ -206,6 +222,16 @@ class Boolean(Discrete):
 
     def place(self, value: Any) -> float:
         return float(self.encode(self.parse(value))[0])
+
+
+T = TypeVar("T", bound=Discrete)
+
+
+def with_unseen(column: T, array: pa.Array) -> T:
+    """Return a column that knows which of its values an array has not."""
+    seen = column.encode(plain(array).unique())
+    unseen = np.setdiff1d(np.arange(column.cardinality), seen)
+    return replace(column, unseen=tuple(unseen.tolist()))
 
 
 def _categories(name: str, array: pa.Array, declared: Declared | None) -> tuple[Any, ...]:
@@ -248,36 +274,3 @@ def _declared(name: str, array: pa.Array, wanted: tuple[Any, ...]) -> tuple[Any,
         cure = "Add it to `categories` in space.yaml, or mend the entry."
         raise expected(name, "one of the declared categories", got, cure)
     return tuple(plain(values).to_pylist())
-
-
-def _few(categories: Sequence[Any], between: str) -> str:
-    few = between.join(str(category)[:20] for category in categories[:4])
-    return few + (f"{between}..." if len(categories) > 4 else "")
-
-
-def _codes(column: Category | Ordered, values: pa.Array, array: pa.Array) -> np.ndarray:
-    """Return the codes of entries; -1 where one is missing."""
-    try:
-        entries = plain(array).cast(values.type)
-    except pa.ArrowException as error:
-        cure = "Convert the column, or fit again."
-        raise column.expected(f"categories of {values.type}", array.type, cure) from error
-    found = pc.index_in(entries, value_set=values)  # pyright: ignore
-    codes = found.fill_null(-1).to_numpy().astype(np.int64)
-    unseen = np.flatnonzero((codes < 0) & entries.is_valid().to_numpy(zero_copy_only=False))
-    if len(unseen):
-        value = str(entries[unseen[0]].as_py())
-        got = f"{value!r} in row {unseen[0]} (counting from 0)"
-        raise column.expected("a known category", got, near(value, map(str, column.categories)))
-    return codes
-
-
-def _coded(values: pa.Array, codes: np.ndarray, missing: np.ndarray | None) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=missing), values)
-
-
-def _one(column: Category | Ordered, values: pa.Array, value: Any) -> pa.Array:
-    by_text = {str(category): category for category in column.categories}
-    if str(value) not in by_text:
-        raise column.expected("a known category", repr(value), near(str(value), by_text))
-    return pa.array([by_text[str(value)]], values.type)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reversal.core import Capability, Path
 from reversal.data.census import infer_codec
-from reversal.data.pictures import FACTOR, Pictures
+from reversal.data.pictures import Pictures
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
 from reversal.data.source import Source
@@ -40,7 +40,7 @@ def opened(data: Any, space_or_process: Any = None) -> tuple[Source, Any]:
     """
     is_records = isinstance(data, np.ndarray) and data.dtype.names is not None
     if isinstance(data, Pictures) and space_or_process is None:
-        space_or_process = Product({FACTOR: Euclidean(*data.images.shape[1:])})
+        space_or_process = data.space
     if isinstance(data, Mapping | Tensor | np.ndarray) and not is_records:
         return _arrays(data, space_or_process)
     codec, rest = _codec(data, space_or_process)

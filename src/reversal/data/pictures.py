@@ -2,6 +2,10 @@
 
 Read as 8-bit numbers 0, ..., 255 with channels first, (N, C, H, W): gray (C = 1), gray and alpha
 (2), RGB (3), RGBA (4). The factor is called ``image``.
+
+Where the folder has a table ``labels.csv``, a row per picture, the columns after the first, which
+names the file, are factors as well: labels where they are text, true and false or whole numbers of
+few values, numbers elsewhere. An empty cell is a gap. What is written has such a table too.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import Any, final
 import numpy as np
 
 from reversal.data.image import png
+from reversal.data.picture_labels import LABELS, read_labels, write_labels
 from reversal.errors import DataError
+from reversal.spaces import Categorical, Euclidean, Product
 
 FACTOR = "image"
 KINDS = {"L": "gray", "LA": "gray and alpha", "RGB": "RGB", "RGBA": "RGBA"}
@@ -24,30 +30,48 @@ CONVERTED = {"1": "L", "P": "RGB", "PA": "RGBA"}
 
 @final
 class Pictures(Mapping[str, np.ndarray]):
-    """Pictures ``(N, C, H, W)``, uint8, as the one factor ``image``.
+    """Pictures ``(N, C, H, W)``, uint8, as the factor ``image``, and what is told of each.
 
     Args:
         images: the pictures.
         names: their files' names.
+        told: labels, objects of which None is a gap, or numbers, by name, ``(N,)`` each.
     """
 
-    def __init__(self, images: np.ndarray, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        names: tuple[str, ...],
+        told: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.images, self.names = images, names
+        self.factors = {FACTOR: images, **(told or {})}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name != FACTOR:
-            raise KeyError(name)
-        return self.images
+        return self.factors[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter((FACTOR,))
+        return iter(self.factors)
 
     def __len__(self) -> int:
-        return 1
+        return len(self.factors)
 
     def __str__(self) -> str:
         count, channels, height, width = self.images.shape
-        return f"{count:,} pictures of {height} x {width}, {list(KINDS.values())[channels - 1]}"
+        told = [name for name in self if name != FACTOR]
+        more = f", with {', '.join(told)}" if told else ""
+        kind = list(KINDS.values())[channels - 1]
+        return f"{count:,} pictures of {height} x {width}, {kind}{more}"
+
+    @property
+    def space(self) -> Product:
+        """Where they live."""
+        parts: dict[str, Any] = {FACTOR: Euclidean(*self.images.shape[1:])}
+        for name, values in self.items():
+            if name != FACTOR:
+                is_label = values.dtype == object
+                parts[name] = Categorical(_num_labels(values)) if is_label else Euclidean(1)
+        return Product(parts)
 
 
 def read_pictures(folder: Path) -> Pictures:
@@ -55,7 +79,7 @@ def read_pictures(folder: Path) -> Pictures:
 
     Raises:
         DataError: if there are fewer than two, or one is damaged, not of 8 bits, or of another size
-            or kind than the first.
+            or kind than the first; or if `labels.csv` does not fit them.
     """
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
     if len(files) < 2:
@@ -74,11 +98,17 @@ def read_pictures(folder: Path) -> Pictures:
                 f"{str(file)!r}. Resize or convert it, or take it out of the folder."
             )
         images[k] = picture
-    return Pictures(images.transpose(0, 3, 1, 2), tuple(file.name for file in files))
+    names = tuple(file.name for file in files)
+    told = read_labels(folder / LABELS, names) if (folder / LABELS).exists() else {}
+    return Pictures(images.transpose(0, 3, 1, 2), names, told)
 
 
-def write_pictures(images: np.ndarray, folder: Path) -> None:
+def write_pictures(
+    images: np.ndarray, folder: Path, told: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Write pictures ``(N, C, H, W)`` as PNG files of a new or empty folder, all or none.
+
+    What is told of each goes to `labels.csv`.
 
     Raises:
         DataError: if they are no pictures, or the folder cannot be made or holds files.
@@ -92,9 +122,11 @@ def write_pictures(images: np.ndarray, folder: Path) -> None:
     digits = max(4, len(str(len(images))))
     try:
         draft.mkdir()
-        for number, image in enumerate(images, 1):
-            content = png(image.transpose(1, 2, 0))
-            (draft / f"{number:0{digits}d}.png").write_bytes(content)
+        names = [f"{number:0{digits}d}.png" for number in range(1, len(images) + 1)]
+        for name, image in zip(names, images, strict=True):
+            (draft / name).write_bytes(png(image.transpose(1, 2, 0)))
+        if told:
+            write_labels(draft / LABELS, names, told)
         os.replace(draft, folder)
     except OSError as error:
         raise DataError(
@@ -128,6 +160,10 @@ def _read(file: Path) -> np.ndarray:
         )
     array = np.asarray(picture)
     return array if array.ndim == 3 else array[..., None]
+
+
+def _num_labels(values: np.ndarray) -> int:
+    return len({value for value in values.tolist() if value is not None})
 
 
 def _shown(picture: np.ndarray) -> str:

@@ -45,24 +45,24 @@ class ColumnScale(ABC):
         """Return entries moved into a set; those that lie in it stay as they are."""
 
     @abstractmethod
-    def is_null(self, allowed: Any) -> bool:
-        """Whether a set has probability zero whatever the law is."""
+    def refuse_null(self, allowed: Any) -> None:
+        """Refuse a set of which nothing can have been learned.
+
+        Raises:
+            DataError: if its probability is zero whatever the law is, or no row had its values.
+        """
 
     def resolve(self, condition: Condition) -> Any:
         """Return the set of values for which a condition holds.
 
         Raises:
-            DataError: if there is none, or its probability is zero.
+            DataError: if there is none, or nothing can have been learned of it.
         """
         allowed = condition.allowed(self)
         if allowed.is_empty:
             cure = "Look at the bounds and at what excludes what."
             raise self.column.expected("conditions that some value meets", "none that does", cure)
-        if self.is_null(allowed):
-            cure = "Ask for a range, `rv.between(low, high)`, or for one value."
-            raise self.column.expected(
-                "a range of real numbers", "single numbers, of probability zero", cure
-            )
+        self.refuse_null(allowed)
         return allowed
 
 
@@ -111,10 +111,13 @@ class NumericScale(ColumnScale):
             raise self.column.expected(what, repr(str(between)), cure)
         return self._stretched(low, high)
 
-    def is_null(self, allowed: Intervals) -> bool:
-        return not self.step and not any(
+    def refuse_null(self, allowed: Intervals) -> None:
+        if not self.step and not any(
             low < high or low in self.spikes for low, high in allowed.ends
-        )
+        ):
+            cure = "Ask for a range, `rv.between(low, high)`, or for one value."
+            got = "single numbers, of probability zero"
+            raise self.column.expected("a range of real numbers", got, cure)
 
     @property
     def spikes(self) -> tuple[float, ...]:
@@ -202,8 +205,8 @@ class CodeScale(ColumnScale):
             raise self.column.expected("an ordered column for a range", self.column.kind, cure)
         return self._between(between)
 
-    def is_null(self, allowed: Codes) -> bool:
-        return allowed.is_empty
+    def refuse_null(self, allowed: Codes) -> None:
+        self.column.refuse_unseen(np.flatnonzero(allowed.members))
 
     def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
         return np.append(allowed.members, False)[self.column.encode(array)]
@@ -241,8 +244,8 @@ class ConstantScale(ColumnScale):
             raise self.column.expected(self.column.detail, repr(str(between)), cure) from None
         return Codes((above and below,))
 
-    def is_null(self, allowed: Codes) -> bool:
-        return allowed.is_empty
+    def refuse_null(self, allowed: Codes) -> None:
+        pass
 
     def holds(self, allowed: Codes, array: pa.Array) -> np.ndarray:
         self.column.encode(array)

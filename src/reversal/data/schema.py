@@ -8,6 +8,10 @@
 
 A column has a type and a few fields (`declared`); what is left out is taken from the data, columns
 too. Nothing that is learned stands here: knots and fits are the run's.
+
+What is declared is what can be: `categories` of a category, `values` of levels (``values: [1, 2, 5,
+10]``), `least` and `greatest` of numbers. It may be more than was seen. A category or level that no
+row had is drawn as rarely as the model learns, and a condition that allows nothing else is refused.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
@@ -22,11 +21,10 @@ from torch import Tensor
 
 from reversal.data.rows import TableSource
 from reversal.data.source import Encoded, Source
-from reversal.data.table_file import TableFile
+from reversal.data.table_file import TableFile, counted_from
 from reversal.errors import DataError
 
 SMALL: Final = (np.uint8, np.int16, np.int32, np.int64)
-ROW: Final = re.compile(r"in row (\d+) \(counting from 0\)")
 
 
 class Stored(ABC):
@@ -163,11 +161,8 @@ def _encoded(source: TableSource, batch: Any, generator: torch.Generator, rows: 
     """Encode rows; what is wrong is said of its row in the file."""
     names = {column.name for column in source.codec.columns}
     kept = batch.select([name for name in batch.column_names if name in names])
-    try:
+    with counted_from(rows):
         return source.encode_with(kept, generator)
-    except DataError as error:
-        said = ROW.sub(lambda m: f"in row {int(m[1]) + rows} (counting from 0)", str(error))
-        raise DataError(said) from error
 
 
 def _existing(run: str | os.PathLike[str] | None) -> Path:

@@ -3,14 +3,15 @@ r"""Arrays by name as states of a product: real factors are standardized, one af
 .. math:: z = (x - m) / s, \qquad \log p(x) = \log p(z) - d \log s ,
 
 with m and s the mean and the standard deviation of all entries of the factor. What comes back has
-the caller's scale, shape and dtype. A NaN is a gap, and so is -1 among codes.
+the caller's scale, shape and dtype. A NaN is a gap, and so is -1 among codes. In the place of codes
+there may be labels, text or objects of which None is a gap: they are given back as such.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
@@ -18,50 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reversal.data.array_form import ArrayForm, check_numbers
 from reversal.data.arrays import LARGEST
 from reversal.data.conditions import Condition
 from reversal.data.frames import near
+from reversal.data.labels import Category
 from reversal.data.pictures import FACTOR
+from reversal.data.scales import CodeScale
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
 from reversal.data.space_text import space_text
 from reversal.errors import DataError, listed
-from reversal.restrictions import Restriction
+from reversal.restrictions import InCodes, Restriction, Site
+from reversal.restrictions.allowed import Codes
 from reversal.spaces import Categorical, Euclidean, Product
-
-
-@final
-@dataclass(frozen=True)
-class ArrayForm:
-    """What one array looks like: its shape beyond the batch, dtype, and affine map."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    mean: float = 0.0
-    scale: float = 1.0
-    low: float = -math.inf
-    high: float = math.inf
-
-    @classmethod
-    def of(cls, name: str, array: np.ndarray, space: Any) -> ArrayForm:
-        """Return the form that an array shows; the range matters to integers alone."""
-        if not isinstance(space, Euclidean):
-            return cls(array.shape[1:], str(array.dtype))
-        _check_numbers(name, array)
-        seen = array[np.isfinite(array)].astype(np.float64)
-        mean, scale = _moments(name, seen)
-        ends = (float(seen.min()), float(seen.max())) if array.dtype.kind in "iu" else ()
-        return cls(array.shape[1:], str(array.dtype), mean, scale, *ends)
-
-    def to_config(self) -> dict[str, Any]:
-        """Return plain JSON types; an infinite end is left out."""
-        fields = asdict(self) | {"shape": list(self.shape)}
-        is_open = {"low": math.isinf(self.low), "high": math.isinf(self.high)}
-        return {name: value for name, value in fields.items() if not is_open.get(name)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ArrayForm:
-        """Return the form that `to_config` described."""
-        return cls(**{**config, "shape": tuple(config["shape"])})
 
 
 @final
@@ -107,11 +77,13 @@ class StateSource(Source):
 
     @property
     def is_pictures(self) -> bool:
-        """Whether the one factor is an image of 8-bit numbers, which a PNG file holds."""
-        shapes = {name: part.event_shape for name, part in self.product.parts.items()}
-        shape = shapes.get(FACTOR, ())
-        is_image = len(shape) == 3 and shape[0] <= 4
-        return len(shapes) == 1 and is_image and self.forms[FACTOR].dtype == "uint8"
+        """Whether a factor is an image of 8-bit numbers, which a PNG file holds, others a cell."""
+        forms, parts = dict(self.forms), self.product.parts
+        image = forms.pop(FACTOR, None)
+        if image is None or image.dtype != "uint8" or any(form.shape for form in forms.values()):
+            return False
+        shape: tuple[int, ...] = parts[FACTOR].event_shape
+        return len(shape) == 3 and shape[0] <= 4
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
@@ -143,8 +115,11 @@ class StateSource(Source):
     def given(self, conditions: Any, n: int) -> dict[str, tuple[Tensor, Tensor]]:
         conditions = self._by_factor(conditions)
         _check_names(conditions, self.product)
+        sets = self._sets(conditions)
         read: dict[str, tuple[Tensor, Tensor]] = {}
         for name, condition in conditions.items():
+            if name in sets:
+                continue
             array, known = self._condition(name, condition, n)
             value, seen = self._read(name, array)
             mask = torch.from_numpy(known).expand(
@@ -159,14 +134,22 @@ class StateSource(Source):
         return read
 
     def restrictions(self, conditions: Any) -> tuple[Restriction, ...]:
-        return ()
+        found = self._sets(self._by_factor(conditions)).items()
+        return tuple(
+            InCodes(Site(name, ()), torch.tensor(allowed.members))
+            for name, allowed in found
+            if not allowed.is_everything
+        )
 
     def events(self, conditions: Any) -> tuple[tuple[Restriction, ...], dict[str, Any]]:
         return (), {}
 
     def write_given(self, samples: Any, conditions: Any) -> Any:
         named = {"x": samples} if self.is_plain else dict(samples)
-        for name, condition in self._by_factor(conditions).items():
+        conditions = self._by_factor(conditions)
+        for name, condition in conditions.items():
+            if name in self._sets(conditions):
+                continue
             drawn = named[name]
             values, known = self._condition(name, condition, len(drawn))
             named[name] = np.where(self._event_mask(name, known), values, drawn).astype(drawn.dtype)
@@ -235,8 +218,8 @@ class StateSource(Source):
             )
         shaped = array.reshape(len(array), *part.event_shape)
         if not part.is_real:
-            return _codes(name, shaped)
-        _check_numbers(name, array)
+            return _codes(name, form.codes(name, shaped) if form.labels else shaped)
+        check_numbers(name, array)
         scaled = (shaped.astype(np.float64) - form.mean) / form.scale
         if np.isinf(scaled).any():
             raise DataError(f"Expected finite numbers in {name!r}, got an infinity. Replace it.")
@@ -248,6 +231,8 @@ class StateSource(Source):
     def _write(self, name: str, value: Tensor) -> np.ndarray:
         form = self.forms[name]
         array = value.detach().cpu().numpy().reshape(len(value), *form.shape)
+        if form.labels:
+            return form.labelled(array)
         if isinstance(self._parts[name], Euclidean):
             array = (array.astype(np.float64) * form.scale + form.mean).clip(form.low, form.high)
             limit = LARGEST if form.dtype[0] != "f" else float(np.finfo(form.dtype).max)
@@ -268,6 +253,20 @@ class StateSource(Source):
             return {"x": conditions}
         return by_name(conditions)
 
+    def _sets(self, conditions: Mapping[str, Any]) -> dict[str, Codes]:
+        """Return the factors of one categorical site that conditions are on, and their sets."""
+        found: dict[str, Codes] = {}
+        for name, condition in conditions.items():
+            part = self._parts.get(name)
+            if not isinstance(part, Categorical) or part.event_shape != ():
+                continue
+            if isinstance(condition, Condition):
+                labels = self.forms[name].labels or tuple(range(part.num_values))
+                kind = Category.KINDS[all(isinstance(label, int) for label in labels)]
+                column = Category(name, 0.0, categories=labels, kind=kind)
+                found[name] = CodeScale(column).resolve(condition)
+        return found
+
     def _condition(self, name: str, condition: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return values ``(1 or n, *shape)``, and which of their sites ``(1 or n, *sites)`` hold.
 
@@ -275,7 +274,9 @@ class StateSource(Source):
             DataError: unless it is values, or a tuple of values and a mask, of known shapes.
         """
         values, known = _pair(name, condition)
-        array, shape = _array(name, values), self.forms[name].shape
+        array, form = _array(name, values), self.forms[name]
+        array = form.labelled(form.codes(name, array)) if form.labels else array
+        shape = form.shape
         rows = array[None] if array.shape == shape else array
         if rows.shape[1:] != shape or len(rows) not in (1, n):
             raise DataError(
@@ -304,7 +305,8 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     """Return values and what is known of them."""
     if isinstance(condition, Condition):
         raise DataError(
-            f"Expected values of {name!r}, got {condition}, asked of tables only. Give values."
+            f"Expected values of {name!r}, got {condition}, asked of columns and of factors of one "
+            f"categorical site. Give values, or fit a table."
         )
     is_pair = isinstance(condition, list) and len(condition) == 2
     is_masked = is_pair and str(getattr(condition[1], "dtype", "")).endswith("bool")
@@ -312,24 +314,6 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
         got = "a list" if is_masked else f"{len(condition)} entries"
         raise DataError(f"Expected a tuple (values, known) for {name!r}, got {got}. Write it so.")
     return condition if isinstance(condition, tuple) else (condition, True)
-
-
-def _moments(name: str, seen: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation, free of overflow."""
-    peak = float(np.abs(seen).max()) if seen.size else 0.0
-    unit = seen / peak if peak > 0 else np.zeros(1)
-    mean, scale = float(unit.mean()) * peak, float(unit.std()) * peak
-    if not scale > 0:
-        raise DataError(
-            f"Expected numbers that vary in {name!r}, got one value everywhere. "
-            f"There is nothing to learn in it: leave it out."
-        )
-    if peak > LARGEST or not scale > 1 / LARGEST:
-        raise DataError(
-            f"Expected numbers between {1 / LARGEST:g} and {LARGEST:g} in {name!r}, got {peak:g} "
-            f"with a standard deviation of {scale:g}. Choose another unit."
-        )
-    return mean, scale
 
 
 def _array(name: str, values: Any) -> np.ndarray:
@@ -340,13 +324,6 @@ def _array(name: str, values: Any) -> np.ndarray:
             f"Expected an array for {name!r}, got {type(values).__name__}: {error}. "
             f"Give rows of one shape, of a type that NumPy has."
         ) from error
-
-
-def _check_numbers(name: str, array: np.ndarray) -> None:
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"Expected numbers in {name!r}, got {array.dtype}. Convert it: `array.astype(float)`."
-        )
 
 
 def _arrays(data: Any, is_plain: bool) -> dict[str, np.ndarray]:

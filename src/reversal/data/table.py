@@ -197,12 +197,14 @@ class TableCodec:
             A rounded number stands at the middle of its unit.
 
         Raises:
-            DataError: if a column or a category is unknown, or a number lies outside what was seen.
+            DataError: if a column is unknown, or a value was never seen.
         """
         codes: dict[str, np.ndarray] = {}
         for name, value in conditions.items():
             column = self.column(name)
             codes[name] = column.encode(column.parse(value))
+            if isinstance(column, Discrete):
+                column.refuse_unseen(codes[name])
         values, known = self._pack(codes, torch.zeros(1, len(self.numeric), dtype=torch.float64))
         return {name: (values[name], known[name]) for name in values}
 

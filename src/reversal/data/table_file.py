@@ -6,8 +6,10 @@ Each batch is an Arrow table of the same types, of at most some rows; no more is
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
@@ -17,12 +19,14 @@ from pyarrow import csv, parquet
 
 from reversal.data import frames
 from reversal.data.csv_types import CsvTypes
+from reversal.errors import DataError
 
 LARGE: Final = 2**28
 """From how many bytes a file is streamed: those of a CSV file, or those that a Parquet file unfolds
 to, of which a cell counts 8 at least."""
 BATCH_CELLS: Final = 2**19
 BUFFER: Final = 2**20  # bytes of a file that are read at once
+ROW: Final = re.compile(r"in row (\d+) \(counting from 0\)")
 
 
 class TableFile(ABC):
@@ -57,6 +61,14 @@ class TableFile(ABC):
         Raises:
             DataError: if the file cannot be read to its end.
         """
+
+    def rows(self) -> Iterator[tuple[int, pa.Table]]:
+        """Yield rows without an index, some at a time, after the number of the first of them."""
+        first = 0
+        for batch in self.batches():
+            if batch.num_rows:
+                yield first, batch.drop_columns(frames.index_columns(batch.schema))
+            first += batch.num_rows
 
     def frame(self, table: pa.Table) -> Any:
         """Return some rows as the frame that `read` would return of all."""
@@ -129,8 +141,22 @@ class CsvTable(TableFile):
 TABLES: dict[str, Callable[[Path], TableFile]] = {".csv": CsvTable, ".parquet": ParquetTable}
 
 
-def open_table(path: str | os.PathLike[str]) -> Any:
+@contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """Let an error in rows of a file name the row by its number in the file."""
+    try:
+        yield
+    except DataError as error:
+        shifted = ROW.sub(lambda m: f"in row {int(m[1]) + first} (counting from 0)", str(error))
+        raise DataError(shifted) from error
+
+
+def open_table(path: str | os.PathLike[str], copies: int = 1) -> Any:
     """Return what a path holds as `frames.read` does, or a `TableFile` where that is too large.
+
+    Args:
+        path: of a file, or of a folder of pictures.
+        copies: how often its rows are in memory at once.
 
     Raises:
         DataError: if the file is missing, empty, malformed or without rows.
@@ -139,4 +165,4 @@ def open_table(path: str | os.PathLike[str]) -> Any:
     if path.is_dir():
         return frames.read(path)
     file = frames.chosen(path, TABLES)(path)
-    return file if file.num_bytes > LARGE else frames.read(path)
+    return file if copies * file.num_bytes > LARGE else frames.read(path)

@@ -59,7 +59,7 @@ def _facts(material: Material, origin: Origin, log: Sequence[Line]) -> Table:
     weights = sum(part.numel() for part in model.denoiser_.network.parameters())
     rows = [
         ("Run", origin.run),
-        ("Holdout", f"{origin.holdout}: {count(material.sizes['holdout'], 'row')}"),
+        ("Holdout", _holdout(material, origin)),
         ("Training rows", _training(material, origin)),
         ("Columns", str(len(material.columns))),
         ("Synthetic rows drawn here", f"{len(material.made):,}, seed {material.seed}"),
@@ -70,10 +70,23 @@ def _facts(material: Material, origin: Origin, log: Sequence[Line]) -> Table:
     return Table("What was looked at", ("", ""), rows)
 
 
+def _holdout(material: Material, origin: Origin) -> str:
+    looked_at = len(material.unseen) + (0 if material.has_train else len(material.real))
+    return f"{origin.holdout}: {_rows(material.sizes['holdout'], looked_at)}"
+
+
 def _training(material: Material, origin: Origin) -> str:
     if material.has_train:
-        return f"{origin.train or 'given'}: {count(material.sizes['train'], 'row')}"
+        looked_at = len(material.real)
+        return f"{origin.train or 'given'}: {_rows(material.sizes['train'], looked_at)}"
     return "not given to this report"
+
+
+def _rows(size: int, looked_at: int) -> str:
+    """Return how many rows a file has, and how many of them were drawn to be looked at."""
+    if looked_at >= size - 1:  # of an odd number, halves leave one
+        return count(size, "row")
+    return f"{count(size, 'row')}, of which {looked_at:,} were drawn to be looked at"
 
 
 def _time(log: Sequence[Line]) -> str:

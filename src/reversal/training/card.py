@@ -14,6 +14,8 @@ MOST_COLUMNS = 100
 LIMITS = """\
 - It knows the rows it was trained on and nothing else; what is rare in them is uncertain in it.
 - It is no guarantee of privacy: measure how near its rows are to the records before you share them.
+- Its files hold of the data the names of columns, each category, the least and the greatest number
+  or date of a column and some between, and no identifier.
 - Gaps in the data are taken to be missing completely at random, unless you know better.
 - A bias in the data is a bias of the model."""
 
