@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 import torch.distributed as dist
@@ -34,6 +37,8 @@ from reversal.noise import BatchShare
 from reversal.training import sharding
 
 Loss = Callable[[Tensor], Tensor]
+FAREWELL: Final = timedelta(seconds=5)
+"""How long a process that ends waits for the others."""
 
 
 class World(ABC):
@@ -245,16 +250,34 @@ def world_of(shard: bool = False) -> World:
             )
         return Alone()
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
-        atexit.register(_leave)
+        _join()
     return Shards() if shard else Replicas()
 
 
+def _join() -> None:
+    """Join the group, to leave it at the end of the process.
+
+    ``torch.distributed.nn`` has the group for a default argument, if it is imported after this.
+    """
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group("gloo")
+    atexit.register(_leave)
+
+
 def _leave() -> None:
-    """Leave the group, after what refers to it: its threads must have ended before the process."""
+    """Leave the group together with the others, after all that refers to it.
+
+    Its threads end with the last reference, and have to end before the process. A process that
+    ends by an error does not wait for the others, which do not come.
+    """
     gc.collect()
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    if not hasattr(sys, "last_type"):
+        with suppress(RuntimeError):
+            dist.monitored_barrier(timeout=FAREWELL)
+    sharding.forget()
+    dist.destroy_process_group()
 
 
 _TOGETHER: ContextVar[World | None] = ContextVar("together", default=None)
