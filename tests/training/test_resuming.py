@@ -92,7 +92,6 @@ def test_the_number_of_steps_is_fixed_by_the_first_sitting(tmp_path, monkeypatch
         assert_same(whole, fit(folder, tick))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 class Accelerator:
     """What torch has for a kind of device: a generator for each of them."""
 
@@ -150,6 +149,7 @@ def test_the_generator_of_an_accelerator_is_what_its_file_says(tmp_path):
     assert torch.equal(first, torch.rand(5, device=place))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops_and_gives_the_handler_back(whole, tmp_path, number):
     before = signal.getsignal(number)
     stop = [lambda check: signal.raise_signal(number)]
