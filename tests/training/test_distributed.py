@@ -134,6 +134,9 @@ def start(run, number, kind="copies", stop=0, signal=15):
     program = ROOT / "tests" / "training" / "processes.py"
     done = processes(number, program, run, kind, stop, signal)
     assert (done.returncode == 0) == (stop == 0), done.stderr
+    left = [line for line in done.stdout.splitlines() if "threads left" in line]
+    assert set(left) <= {"threads left: 0"}
+    assert len(left) == number or signal == 9 or sys.platform != "linux"
     return done.stderr
 
 

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 import torch.distributed as dist
@@ -34,12 +37,15 @@ from reversal.noise import BatchShare
 from reversal.training import sharding
 
 Loss = Callable[[Tensor], Tensor]
+FAREWELL: Final = timedelta(seconds=5)
+"""How long a process that ends waits for the others."""
 
 
 class World(ABC):
     """The processes of a training: which one this is, and what they do together.
 
-    Every method but ``noise`` is called by all processes in the same order.
+    Every method but ``share`` and ``noise`` is called by all processes in the same order; where one
+    has died, the others raise ``RuntimeError``, torch's own.
 
     Attributes:
         rank: the number of this process, from 0.
@@ -56,15 +62,21 @@ class World(ABC):
 
     @abstractmethod
     def share(self, total: int) -> slice:
-        """Return the rows of this process in a batch of ``total``."""
+        """Return the rows of this process in a batch of ``total``; none talks to another."""
 
     @abstractmethod
     def joined(self, part: Tensor, total: int) -> Tensor:
-        """Return the rows of all processes, ``(total, *S)``, from those of this one."""
+        """Return the rows of all processes, ``(total, *S)``, from those of this one.
+
+        Cost: one broadcast per process, of its rows.
+        """
 
     @abstractmethod
     def noise(self, generator: torch.Generator, total: int) -> Any:
-        """Return the randomness of this process's rows in a batch of ``total``."""
+        """Return the randomness of this process's rows in a batch of ``total``.
+
+        Cost: every process draws for all rows.
+        """
 
     @abstractmethod
     def wrapped(self, module: nn.Module, loss: Loss) -> Loss:
@@ -73,27 +85,49 @@ class World(ABC):
         Args:
             module: whose parameters get the gradient; its parameters may change their kind.
             loss: losses ``(n,)`` of the items of this process.
+
+        Cost: the backward pass of the result sums the gradient over the processes.
         """
 
     @abstractmethod
     def mean(self, *values: float) -> list[float]:
-        """Return means over the processes."""
+        """Return means over the processes, in float64.
+
+        Cost: one sum of as many numbers; the processes wait for each other.
+        """
 
     @abstractmethod
     def gathered(self) -> AbstractContextManager[None]:
-        """Let the module be called as it is inside the block."""
+        """Let the module be called as it is inside the block.
+
+        Cost: all weights, in every process, where they are cut into shards.
+        """
 
     @abstractmethod
     def placed(self, value: Tensor, like: Tensor) -> Tensor:
-        """Return a whole tensor as this process keeps it."""
+        """Return a whole tensor as this process keeps it.
+
+        Cost: sent to all processes, where they keep shards.
+        """
 
     @abstractmethod
     def install(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """Give a module plain parameters with weights as this process keeps them, by name."""
+        """Give a module plain parameters with weights as this process keeps them, by name.
+
+        Raises:
+            KeyError: or ``AttributeError``, if the module has no parameter of a name.
+
+        Cost: all weights, in every process.
+        """
 
     @abstractmethod
     def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
-        """Write what one process does not have; return the names of all files, if there are any."""
+        """Write what one process does not have; return the names of all files, if there are any.
+
+        Raises:
+            CheckpointError: in every process, if one of them cannot write.
+            CapabilityError: if this PyTorch keeps no shards in safetensors.
+        """
 
 
 @final
@@ -131,7 +165,11 @@ class Alone(World):
 
 
 class Group(World):
-    """Several processes; what DDP and FSDP2 have in common."""
+    """Several processes; what DDP and FSDP2 have in common.
+
+    Raises:
+        ValueError: torch's own, if no group was joined; `world_of` joins it.
+    """
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -245,16 +283,34 @@ def world_of(shard: bool = False) -> World:
             )
         return Alone()
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
-        atexit.register(_leave)
+        _join()
     return Shards() if shard else Replicas()
 
 
+def _join() -> None:
+    """Join the group, to leave it at the end of the process.
+
+    ``torch.distributed.nn`` has the group for a default argument, if it is imported after this.
+    """
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group("gloo")
+    atexit.register(_leave)
+
+
 def _leave() -> None:
-    """Leave the group, after what refers to it: its threads must have ended before the process."""
+    """Leave the group together with the others, after all that refers to it.
+
+    Its threads end with the last reference, and have to end before the process. A process that
+    ends by an error does not wait for the others, which do not come.
+    """
     gc.collect()
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    if not hasattr(sys, "last_type"):
+        with suppress(RuntimeError):
+            dist.monitored_barrier(timeout=FAREWELL)
+    sharding.forget()
+    dist.destroy_process_group()
 
 
 _TOGETHER: ContextVar[World | None] = ContextVar("together", default=None)

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from reversal.errors import CapabilityError, CheckpointError
 
 PREFIX: Final = "shards-"
+_MESHES: Final[list[Any]] = []
+HOOKS: Final = (
+    *("_state_dict_pre_hooks", "_state_dict_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
+"""Where FSDP2 leaves functions that hold the shards, and with them the group."""
+FSDP: Final = "torch.distributed.fsdp."
 
 
 def sharded(module: nn.Module) -> Any:
@@ -24,7 +31,15 @@ def sharded(module: nn.Module) -> Any:
     from torch.distributed.fsdp import fully_shard
 
     device = next(module.parameters()).device.type
-    return fully_shard(module, mesh=init_device_mesh(device, (dist.get_world_size(),)))
+    _MESHES.append(mesh := init_device_mesh(device, (dist.get_world_size(),)))
+    return fully_shard(module, mesh=mesh)
+
+
+def forget() -> None:
+    """Let the meshes go of their groups: the caches of DTensor keep a mesh as long as a process."""
+    for mesh in _MESHES:
+        getattr(mesh, "_pg_registry", {}).clear()
+    _MESHES.clear()
 
 
 def placed(value: Tensor, like: Tensor) -> Tensor:
@@ -44,11 +59,14 @@ def whole(value: Tensor) -> Tensor:
 
 
 def unsharded(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a module plain parameters again, by name; they have no shards."""
+    """Give a module plain parameters again, by name; nothing in it refers to shards any more."""
     for name, value in weights.items():
         owner, _, leaf = name.rpartition(".")
         parameter = nn.Parameter(whole(value).detach().clone())
         module.get_submodule(owner).register_parameter(leaf, parameter)
+    for hooks in (getattr(part, name) for part in module.modules() for name in HOOKS):
+        for key in [k for k, hook in hooks.items() if hook.__module__.startswith(FSDP)]:
+            del hooks[key]
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
