@@ -241,7 +241,7 @@ class Model:
         return filling.impute(self.denoiser_, self.source_, rows, draws, seed, steps)
 
     def predict_proba(self, rows: Any, target: str) -> Any:
-        """Return p(target | all other entries) of every row, in one network call.
+        """Return p(target | all other entries) of every row, in four network calls.
 
         Args:
             rows: what was fitted; the target may be left out, and is not looked at.
