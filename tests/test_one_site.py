@@ -35,17 +35,6 @@ def test_the_number_of_known_sites_is_uniform():
     assert stats.chisquare(counts.numpy()).pvalue > RATE
 
 
-def test_all_others_are_known_as_often_as_asked():
-    """With probability 1/2, and with the rest's 1/5: 0.6 in all."""
-    law, n = rv.OneSite(complete=0.5), 20_000
-    clock = law.sample(SPACE, n, LIKE, torch.Generator().manual_seed(3))
-    counts = torch.bincount((flat(clock.time) == 0).sum(1), minlength=5)
-    expected = n * torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6])
-    assert stats.chisquare(counts.numpy(), expected.numpy()).pvalue > RATE
-    with pytest.raises(rv.ClockError, match="probability for complete"):
-        rv.OneSite(complete=1.5)
-
-
 def test_a_plain_space_and_one_site_are_served():
     plain = rv.OneSite().sample(rv.Euclidean(4), 50, LIKE, torch.Generator().manual_seed(2))
     assert plain.time.shape == (50, 4)

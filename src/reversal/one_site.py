@@ -24,22 +24,13 @@ class OneSite(ClockLaw):
     """One random site runs; each of the others is known, with a random share, or else dropped.
 
     It trains p(x^j | x^A) for any site j and sites A, one site at a time: what a chain of
-    conditionals asks, and so the law of restricted sites. Where all others are known it trains what
-    a prediction asks, p(x^j | x^{-j}).
+    conditionals asks, and so the law of restricted sites.
 
     Args:
-        complete: the probability that all others are known whatever the share.
         times: the law of the running time.
     """
 
-    complete: float = 0.0
     times: Times = LowDiscrepancy()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.complete <= 1:
-            raise ClockError(
-                f"Expected a probability for complete, got {self.complete}. Give e.g. 0.5."
-            )
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw the site that runs, its time, and which of the others are known."""
@@ -48,9 +39,6 @@ class OneSite(ClockLaw):
         u = noise.uniform((n, sum(sizes)), like, generator)
         runs = u == u.amax(1, keepdim=True)
         share = noise.uniform((n, 1), like, generator)
-        if self.complete:
-            is_complete = noise.uniform((n, 1), like, generator) < self.complete
-            share = torch.where(is_complete, 1.0, share)
         known = noise.uniform((n, sum(sizes)), like, generator) < share
         now = self.times.sample(n, like, generator)[:, None].to(like)
         time = torch.where(runs, now, torch.where(known, 0.0, 1.0))

@@ -28,12 +28,9 @@ WHOLE_FACTORS: Final = (
     (SiteClocks(known=0.4, dropped=0.1), 0.6),
     (FactorClocks(known=0.45, dropped=0.1), 0.4),
 )
-ANY_COLUMNS: Final = (
-    (SiteClocks(known=0.4, dropped=0.1), 0.85),
-    (OneSite(complete=0.5), 0.15),
-)
+ANY_COLUMNS: Final = ((SiteClocks(known=0.4, dropped=0.1), 0.9), (OneSite(), 0.1))
 DROPOUT: Final = 0.1
-FREQUENCIES: Final = (1.0, 2.0, 4.0, 8.0)
+FREQUENCIES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Of the waves, sines and cosines, in which a network sees the numbers of a large table."""
 MANY: Final = 10_000
 """From how many rows on nothing is left out of the network in training, and waves are shown to it;
