@@ -44,8 +44,7 @@ class Model:
         steps: the exact number of steps instead; training then never stops early.
         hidden_features: the width of the network.
         num_blocks: the number of its residual blocks.
-        dropout: the share of inner units left out in training; by default 0.1 of small data, 0 of
-            those of 10,000 rows and more.
+        dropout: the share of inner units left out in training; by default 0.1.
         network: another network in the place of the perceptron that these three describe, such as
             ``Transformer(hidden_features=64)``.
         learning_rate: the peak of its schedule.

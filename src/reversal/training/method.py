@@ -33,8 +33,7 @@ DROPOUT: Final = 0.1
 FREQUENCIES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Of the waves, sines and cosines, in which a network sees the numbers of a large table."""
 MANY: Final = 10_000
-"""From how many rows on nothing is left out of the network in training, and waves are shown to it;
-fewer rows it would know by heart."""
+"""From how many rows on waves are shown to a network; fewer rows it would know by heart."""
 HELD_OUT: Final = 0.1
 MOST_HELD_OUT: Final = 2048
 CHECKED: Final = 1024
@@ -133,10 +132,9 @@ def plan_for(settings: Mapping[str, Any], num_rows: int, num_sites: int) -> Plan
 def network_for(settings: Mapping[str, Any], num_rows: int, whole_factors: bool) -> dict[str, Any]:
     """Return what makes a network, with what was left to the data."""
     size = settings.get("network") or {name: settings[name] for name in ARCHITECTURE}
-    is_large = num_rows >= MANY
-    chosen = (0.0 if is_large else DROPOUT) if size["dropout"] is None else size["dropout"]
-    waves = FREQUENCIES if is_large and not whole_factors else ()
-    return {**size, "dropout": chosen, "frequencies": list(waves)}
+    dropout = DROPOUT if size["dropout"] is None else size["dropout"]
+    waves = FREQUENCIES if num_rows >= MANY and not whole_factors else ()
+    return {**size, "dropout": dropout, "frequencies": list(waves)}
 
 
 def made_of(
