@@ -102,7 +102,7 @@ class Perceptron(Architecture):
     Args:
         hidden_features: the width of the stream.
         num_blocks: the number of residual blocks.
-        dropout: the share of inner units left out in training; None leaves it to the data.
+        dropout: the share of inner units left out in training; None for 0.1.
     """
 
     trunk: ClassVar[type[Any]] = ResidualMLP

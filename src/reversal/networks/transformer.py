@@ -185,7 +185,7 @@ class Transformer(Architecture):
         hidden_features: the width of a token.
         num_blocks: the number of blocks.
         num_heads: the number of heads of attention; it divides the width.
-        dropout: the share of inner units left out in training; None leaves it to the data.
+        dropout: the share of inner units left out in training; None for 0.1.
     """
 
     trunk: ClassVar[type[Any]] = SiteTransformer
