@@ -46,18 +46,33 @@ def digits():
         ({"learning_rate": float("nan")}, "learning_rate > 0, got nan"),
         ({"minutes": "1"}, "minutes > 0, got '1'"),
         ({"minutes": float("inf")}, "minutes > 0, got inf"),
-        ({"steps": 0}, "steps > 0, got 0"),
+        ({"steps": 0}, "steps >= 1, got steps=0"),
         ({"steps": 2.5}, "steps >= 1, got steps=2.5"),
         ({"hidden_features": 0}, "hidden_features >= 1, got hidden_features=0"),
         ({"num_blocks": -1}, "num_blocks >= 0"),
         ({"seed": 2**63}, "seed >= 0 and <= .*, got seed=9223372036854775808"),
         ({"seed": 2**70}, "seed >= 0"),
         ({"seed": None}, "seed >= 0"),
+        ({"seed": True}, "got seed=True"),
     ],
 )
 def test_an_argument_out_of_its_range_is_refused_by_name(arguments, said):
     with pytest.raises(DataError, match=said):
         rv.Model(**{"steps": 2} | TINY | arguments).fit(table())
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, quick):
+    """The same run, and the same draws, as by Python's own."""
+    sizes = {"hidden_features": np.int64(16), "num_blocks": np.int8(1), "dropout": np.float32(0.5)}
+    odd = {"steps": np.int64(2), "learning_rate": np.float32(0.25), "seed": np.uint8(3)}
+    model = rv.Model(**sizes, **odd, show_progress=False).fit(table(), run=tmp_path / "odd")
+    plain = rv.Model(steps=2, learning_rate=0.25, seed=3, dropout=0.5, **TINY)
+    plain.fit(table(), run=tmp_path / "plain")
+    configs = [json.loads((tmp_path / run / "config.json").read_text()) for run in ("odd", "plain")]
+    assert configs[0]["model"] == configs[1]["model"]
+    assert configs[0]["training"]["identity"] == configs[1]["training"]["identity"]
+    drawn = model.sample(np.int32(4), seed=np.int64(5), steps=np.int64(3))
+    pd.testing.assert_frame_equal(drawn, plain.sample(4, seed=5, steps=3))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import json
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import reversal as rv
+from reversal.cli import app
 from reversal.errors import CheckpointError, DataError
 from tests.test_model_arguments import changed
 from tests.training.runs import assert_same, table
@@ -99,3 +101,19 @@ def test_a_run_of_an_unknown_network_is_refused(run, tmp_path):
 def test_a_network_that_cannot_be_is_refused_before_any_work(settings, said):
     with pytest.raises(DataError, match=said):
         rv.Model(**settings).fit(table())
+
+
+def test_the_command_goes_on_with_the_network_of_the_run(tmp_path):
+    """No option says which network it is: the run does, stopped or ended."""
+    path, run, network = tmp_path / "table.csv", tmp_path / "run", rv.Transformer(8, 1, 2)
+    table().to_csv(path, index=False)
+
+    def stop(_):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        model(network, steps=40).fit(str(path), run=run, callbacks=[stop], checkpoint_seconds=0)
+    for _ in range(2):
+        words = ["fit", str(path), "--out", str(run), "--resume"]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert rv.load(run).network == network

@@ -119,30 +119,37 @@ class Model:
             CheckpointError: if the folder cannot be written to, or holds another training.
         """
         session = Session(run, resume, checkpoint_seconds, callbacks, shard)
-        arguments.check(self._settings())
+        settings = self._settings()
         if isinstance(data, str | os.PathLike):
             name, data = name or os.path.basename(data), open_table(data)
         source, process = opened(data, space_or_process)
-        encoded = encode(source, data, self.seed, run)
+        encoded = encode(source, data, settings["seed"], run)
         rows = state.batch_size(encoded.present)
         sites = sum(mask[0].numel() for mask in encoded.present.values())
         kinds: dict[str, Any] = {"source": source.to_config()}
         if run is not None:
             kinds["process"] = recipe.process_to_config(process)
-        identity = identify(encoded, kinds, self._settings())
+        identity = identify(encoded, kinds, settings)
         if run is not None and session.has_ended(identity):
             return self._take(load(run))
-        method = method_for(self._settings(), rows, sites, source.whole_factors)
+        method = method_for(settings, rows, sites, source.whole_factors)
         keeper, method = session.begin(identity, method)
         is_shown = self.show_progress and session.world.is_first
         with torch.random.fork_rng(devices=[]), progress.shown(is_shown) as show:
-            torch.manual_seed(self.seed)
+            torch.manual_seed(settings["seed"])
             denoiser = denoiser_of(process, method.network, method.clocks)
             if is_shown:
                 done = keeper and keeper.done
                 progress.announce(method.plan, rows, len(source.measure), done)
             trace = fit_denoiser(
-                denoiser, encoded, method, self.seed, show, session.callbacks, keeper, session.world
+                denoiser,
+                encoded,
+                method,
+                settings["seed"],
+                show,
+                session.callbacks,
+                keeper,
+                session.world,
             )
         self.denoiser_, self.process_, self.source_, self.trace_ = denoiser, process, source, trace
         facts = {"name": name or "", "rows": rows, "minutes": method.plan.minutes}
@@ -187,9 +194,9 @@ class Model:
                 that no value meets, or that the model holds for impossible together.
         """
         self._fitted()
-        arguments.whole("n", n, 0)
-        arguments.whole("steps", steps, 1)
-        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
+        n = arguments.whole("n", n, 0)
+        steps = arguments.whole("steps", steps, 1)
+        seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         return drawing.sample(
             self.denoiser_,
             self.source_,
@@ -215,8 +222,8 @@ class Model:
             draws: how many rows of the restricted columns are drawn.
         """
         self._fitted()
-        arguments.whole("draws", draws, 2)
-        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
+        draws = arguments.whole("draws", draws, 2)
+        seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         return drawing.probability_of(self.denoiser_, self.source_, given, seed, draws)
 
     def impute(self, rows: Any, draws: int = 20, *, seed: int = 0, steps: int = 100) -> Any:
@@ -234,13 +241,15 @@ class Model:
             draws.
         """
         self._fitted()
-        arguments.whole("draws", draws, 1)
-        arguments.whole("steps", steps, 1)
-        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
+        draws = arguments.whole("draws", draws, 1)
+        steps = arguments.whole("steps", steps, 1)
+        seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         return filling.impute(self.denoiser_, self.source_, rows, draws, seed, steps)
 
     def predict_proba(self, rows: Any, target: str) -> Any:
-        """Return p(target | all other entries) of every row, in four network calls.
+        """Return p(target | all other entries) of every row.
+
+        Cost: one network call; four, and their mean, where other entries are rounded numbers.
 
         Args:
             rows: what was fitted; the target may be left out, and is not looked at.
@@ -260,8 +269,8 @@ class Model:
         calls, of at least 16 samples and multiples of 8.
         """
         self._fitted()
-        arguments.whole("num_samples", num_samples, 1)
-        arguments.whole("seed", seed, 0, arguments.MOST_SEED)
+        num_samples = arguments.whole("num_samples", num_samples, 1)
+        seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         return scoring.log_prob(self.denoiser_, self.source_, rows, num_samples, seed)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -301,7 +310,8 @@ class Model:
 
     def _settings(self) -> dict[str, Any]:
         network = None if self.network is None else recipe.network_to_config(self.network)
-        return {name: getattr(self, name) for name in SETTINGS} | {"network": network}
+        given = {name: getattr(self, name) for name in SETTINGS}
+        return arguments.checked(given | {"network": network})
 
     def _take(self, other: Model) -> Self:
         """Become what another model was fitted to."""
@@ -326,7 +336,6 @@ def load(folder: str | os.PathLike[str]) -> Model:
         if settings.get("network"):
             settings["network"] = recipe.network_from_config(settings["network"])
         model = Model(**settings)
-        arguments.check(model._settings())
         process = recipe.process_from_config(config["process"])
         model.source_ = source_from_config(config["source"], process.space)
         with torch.random.fork_rng(devices=[]):

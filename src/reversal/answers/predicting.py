@@ -1,4 +1,4 @@
-"""The conditional law of one discrete site, in four network calls per item.
+"""The conditional law of one discrete site, in one network call per item, or four.
 
 A rounded number, and one that repeats, stands at a random place of its cell. An exact model knows
 that the place says nothing; of a trained one the mean over places is taken.
@@ -25,16 +25,18 @@ def predict_proba(denoiser: Denoiser, source: Source, rows: Any, target: str) ->
     """Return p(target | all other entries) of every row; see ``Model.predict_proba``."""
     found = source.target(target)
     site, others = Site(found.factor, found.place), source.without(rows, target)
-    laws = [_law(denoiser, source.encode(others, seed), site, seed) for seed in range(PLACES)]
-    mean = np.mean([law[:, : found.num_values] for law in laws], axis=0)
-    return source.probabilities(target, mean, rows)
+    seen = [source.encode(others, seed) for seed in range(PLACES)]
+    if all(torch.equal(x, seen[0].state[name]) for s in seen[1:] for name, x in s.state.items()):
+        seen = seen[:1]
+    laws = [_law(denoiser, encoded, site)[:, : found.num_values] for encoded in seen]
+    return source.probabilities(target, np.mean(laws, axis=0), rows)
 
 
-def _law(denoiser: Denoiser, encoded: Encoded, site: Site, seed: int) -> np.ndarray:
+def _law(denoiser: Denoiser, encoded: Encoded, site: Site) -> np.ndarray:
     """Return the law of a site given all that is present, ``(B, K)``."""
     given = {name: (encoded.state[name], encoded.present[name]) for name in encoded.state}
     n = len(encoded.state[site.factor])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     size, at = chunk_of(denoiser.process.space), (slice(None), *site.place)
     laws = []
     for start in range(0, max(n, 1), size):

@@ -92,11 +92,13 @@ def fit(
     """
     preflight.run_to_write(out)
     from reversal.model import Model
-    from reversal.training import TensorBoard, keeping
+    from reversal.training import TensorBoard, keeping, recipe
     from reversal.training.method import SETTINGS
 
     kept = keeping.identity_of(out) if resume else {}
     settings: dict[str, Any] = {name: kept[name] for name in SETTINGS if name in kept}
+    if kept.get("network"):
+        settings["network"] = recipe.network_from_config(kept["network"])
     settings |= {} if minutes is None else {"minutes": minutes}
     settings |= {} if seed is None else {"seed": seed}
     has_ended = resume and keeping.has_ended(out)

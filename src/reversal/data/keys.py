@@ -4,11 +4,11 @@ New ones come after the greatest. A run is shared, and a key is a person or an i
 of the data. What is kept is the greatest, rounded up at the first place in which keys k differ,
 
 .. math::
-    u \lceil (\max k + 1) / u \rceil - 1,
+    u \lceil (\max k + 2) / u \rceil - 1,
     \qquad u = 10^{\lfloor \log_{10} (\max k - \min k) \rfloor},
 
-or, where keys number rows without a gap, as it is: that says no more than how many rows there are.
-Only where the dtype or the letters leave no room is it rounded at a later place.
+or, where keys number rows without a gap, as it is: that says where the numbering ends. Only where
+the dtype or the letters leave no room is it rounded at a later place, or not at all.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def _rounded_up(numbers: pa.Array, count: int, limit: int) -> int:
     if high - low <= count - 1:
         return high
     unit = 10 ** (len(str(high - low)) - 1)
-    while (above := -(-(high + 1) // unit) * unit) > limit and unit > 1:
+    while (above := -(-(high + 2) // unit) * unit) > limit and unit > 1:
         unit //= 10
-    return above - 1
+    return above - 1 if above <= limit else high
 
 
 def form_from_config(config: dict[str, Any]) -> KeyForm:

@@ -15,43 +15,47 @@ MOST_SEED = 2**62 - 1
 """The greatest seed: one that leaves room for what is added to it."""
 
 
-def check(settings: Mapping[str, Any]) -> None:
-    """Look at the arguments of a model.
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model in plain types, whatever kind of numbers they are.
 
     Raises:
         DataError: if one is out of its range.
     """
-    for name in ("minutes", "steps"):
-        if settings[name] is not None:
-            positive(name, settings[name])
-    if settings["steps"] is not None:
-        whole("steps", settings["steps"], 1)
     own, first = settings.get("network"), asdict(Perceptron())
     if own is not None and any(settings[name] != value for name, value in first.items()):
         raise DataError(
             f"Expected the size of one network, got network={own['type']} beside {listed(first)}. "
             f"Say hidden_features, num_blocks and dropout to the network alone."
         )
-    network(settings if own is None else own)
-    positive("learning_rate", settings["learning_rate"])
-    whole("seed", settings["seed"], 0, MOST_SEED)
+    given, minutes, steps = dict(settings), settings["minutes"], settings["steps"]
+    given |= {"minutes": None if minutes is None else positive("minutes", minutes)}
+    given |= {"steps": None if steps is None else whole("steps", steps, 1)}
+    given |= size(settings) | {"network": None if own is None else own | size(own)}
+    given["learning_rate"] = positive("learning_rate", settings["learning_rate"])
+    given["seed"] = whole("seed", settings["seed"], 0, MOST_SEED)
+    return given
 
 
-def network(architecture: Mapping[str, Any]) -> None:
-    """Look at the size of a network.
+def size(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size of a network in plain types.
 
     Raises:
         DataError: if a number is out of its range.
     """
-    width = whole("hidden_features", architecture["hidden_features"], 1)
-    whole("num_blocks", architecture["num_blocks"], 0)
-    if architecture["dropout"] is not None:
-        share("dropout", architecture["dropout"])
-    if width % whole("num_heads", architecture.get("num_heads", 1), 1):
-        raise DataError(
-            f"Expected heads that share the width, got num_heads={architecture['num_heads']} and "
-            f"hidden_features={width}. Choose a width that is a multiple of num_heads."
-        )
+    width, dropout = whole("hidden_features", network["hidden_features"], 1), network["dropout"]
+    plain: dict[str, Any] = {
+        "hidden_features": width,
+        "num_blocks": whole("num_blocks", network["num_blocks"], 0),
+        "dropout": None if dropout is None else share("dropout", dropout),
+    }
+    if "num_heads" in network:
+        plain["num_heads"] = heads = whole("num_heads", network["num_heads"], 1)
+        if width % heads:
+            raise DataError(
+                f"Expected heads that share the width, got num_heads={heads} and "
+                f"hidden_features={width}. Choose a width that is a multiple of num_heads."
+            )
+    return plain
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -61,7 +65,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
         DataError: if it is none, or lies outside.
     """
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least or (most is not None and number > most):

@@ -9,13 +9,14 @@ from importlib import metadata
 from typing import Any
 
 from reversal.training.loop import Trace
+from reversal.training.method import ARCHITECTURE
 
 MOST_COLUMNS = 100
 LIMITS = """\
 - It knows the rows it was trained on and nothing else; what is rare in them is uncertain in it.
 - It is no guarantee of privacy: measure how near its rows are to the records before you share them.
 - Its files hold of the data the names of columns, each category, the least and the greatest number
-  or date of a column and some between, and no identifier.
+  or date of a column and some between; of identifiers, after which one new ones begin.
 - Gaps in the data are taken to be missing completely at random, unless you know better.
 - A bias in the data is a bias of the model."""
 
@@ -33,7 +34,8 @@ def text(settings: Mapping[str, Any], facts: Mapping[str, Any], trace: Trace) ->
     columns = facts.get("columns", {})
     shown = [f"| {_cell(name)} | {measure} |" for name, measure in list(columns.items())]
     more = [f"| ... and {len(shown) - MOST_COLUMNS} more | |"] if len(shown) > MOST_COLUMNS else []
-    given = [f"| {name} | {_cell(value)} |" for name, value in settings.items()]
+    idle = ("network",) if settings.get("network") is None else ARCHITECTURE
+    given = [f"| {k} | {_cell(value)} |" for k, value in settings.items() if k not in idle]
     return "\n".join(
         [
             "# A generative model of " + _cell(facts.get("name") or "arrays"),
