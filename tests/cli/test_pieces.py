@@ -128,6 +128,29 @@ def test_no_more_than_a_piece_is_looked_at_once(place, streamed, monkeypatch, tm
     assert sum(seen) == 2 * ROWS and max(seen) == PIECE
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_new_identifiers_are_those_of_the_whole_file(monkeypatch, tmp_path, kind):
+    rng, gaps = np.random.default_rng(0), [3, 3 + PIECE, 3 + 2 * PIECE, 99]
+    keys = [f"K{k}" for k in rng.permutation(7000)[:ROWS]]
+    table = pd.DataFrame({"id": keys, "x": rng.normal(size=ROWS)})
+    rv.Model(steps=2, hidden_features=8, num_blocks=1, show_progress=False).fit(table).save(
+        tmp_path / "run"
+    )
+    table.loc[gaps, "id"] = None
+    file, out = tmp_path / f"table.{kind}", tmp_path / "out.csv"
+    frames.write(table, file)
+    command = ("impute", tmp_path / "run", file, "--draws", 2, "--out", out)
+    assert "piece by piece" not in in_words(call(*command))
+    whole = pd.read_csv(out)["id"]
+    assert whole[gaps].is_unique and not set(whole[gaps]) & set(keys)
+    monkeypatch.setattr(table_file, "LARGE", 0)
+    monkeypatch.setattr(table_file, "BATCH_CELLS", 2 * PIECE)
+    monkeypatch.setattr(csv_types, "BLOCK", 400)
+    assert len(list(table_file.open_table(file).batches())) > 3
+    assert "piece by piece" in in_words(call(*command))
+    assert pd.read_csv(out)["id"].tolist() == whole.tolist()
+
+
 def test_draws_of_a_small_file_that_memory_does_not_hold_are_made_in_pieces(place, monkeypatch):
     size = table_file.TABLES[".csv"](place / "rows.csv").num_bytes
     monkeypatch.setattr(table_file, "LARGE", 10 * size)

@@ -58,7 +58,7 @@ def imputations(
         for number, (first, rows) in enumerate(file.rows()):
             with counted_from(first):
                 own = seed_of(seed, number, draw)
-                filled = filling.impute(denoiser, source, rows, 1, own, steps)
+                filled = filling.impute(denoiser, source, rows, 1, own, steps, first)
             label = pa.array(np.full(filled.num_rows, draw))
             yield filled.set_column(0, filled.column_names[0], label)
 
