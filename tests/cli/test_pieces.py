@@ -173,6 +173,22 @@ def test_what_is_wrong_in_a_later_piece_is_named_by_its_row_and_nothing_is_lost(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.csv", "out.csv"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("command", [("score", "--samples", 16), ("impute", "--draws", 2)])
+def test_a_file_without_rows_is_refused_as_in_memory(place, monkeypatch, tmp_path, kind, command):
+    file, out = tmp_path / f"none.{kind}", tmp_path / f"out.{kind}"
+    frames.write(penguins().head(0).drop(columns="sex"), file)
+    out.write_text("what was there\n")
+    name, *rest = command
+    arguments = (name, place / "run", file, "--out", out, *rest)
+    said = refused(*arguments)
+    assert "7 column names and no row" in " ".join(said.split())
+    monkeypatch.setattr(table_file, "LARGE", -1)
+    assert isinstance(table_file.open_table(file), table_file.TableFile)
+    assert refused(*arguments) == said
+    assert out.read_text() == "what was there\n" and len(list(tmp_path.iterdir())) == 2
+
+
 def test_an_index_of_pandas_is_no_column(place, streamed, tmp_path):
     rows().set_axis([f"r{k}" for k in range(ROWS)]).to_parquet(tmp_path / "indexed.parquet")
     out = tmp_path / "filled.parquet"
