@@ -189,12 +189,52 @@ def test_a_file_without_rows_is_refused_as_in_memory(place, monkeypatch, tmp_pat
     assert out.read_text() == "what was there\n" and len(list(tmp_path.iterdir())) == 2
 
 
+INDICES = {
+    "named": pd.Index([f"r{k}" for k in range(ROWS)], name="key"),
+    "without a name": pd.Index(np.arange(ROWS)[::-1] * 1.5),
+    "named as the draw": pd.Index(np.arange(ROWS) + 7, name="draw"),
+    "a range": pd.RangeIndex(5, 5 + 3 * ROWS, 3, name="n"),
+    "of row numbers": pd.RangeIndex(ROWS),
+    "times": pd.date_range("2024-03-30", periods=ROWS, freq="h", tz="Europe/Berlin", name="at"),
+    "levels": pd.MultiIndex.from_arrays(
+        [["a"] * 50 + ["b"] * 50, [*range(50)] * 2], names=["x", None]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_an_index_of_pandas_is_kept_beside_the_columns(tmp_path, monkeypatch, name):
+    model = rv.Model(steps=2, hidden_features=8, num_blocks=1, show_progress=False)
+    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=ROWS)}, INDICES[name])
+    file, whole, out, text = (
+        tmp_path / n for n in ("in.parquet", "w.parquet", "o.parquet", "o.csv")
+    )
+    model.fit(table)
+    source, denoiser = model.source_, model.denoiser_
+    table["x"] = table["x"].where(np.arange(ROWS) % 5 > 0)
+    frames.write(table, file)
+    frames.write(filling.impute(denoiser, source, frames.read(file), 2, 0, 2), whole)
+    monkeypatch.setattr(table_file, "BATCH_CELLS", 2 * PIECE)
+    found = table_file.TABLES[".parquet"](file)
+    for path in (out, text):
+        with frames.appending(path) as append:
+            for piece in pieces.imputations(denoiser, source, found, 2, 0, 2):
+                append(piece)
+    expected, got = pd.read_parquet(whole), pd.read_parquet(out)
+    pd.testing.assert_index_equal(got.index, expected.index)
+    known = expected["x"].isin(table["x"])
+    assert known.sum() == 2 * 80
+    pd.testing.assert_frame_equal(got[known.to_numpy()], expected[known.to_numpy()])
+    assert list(pd.read_csv(text).columns) == ["draw", "x"]
+
+
 def test_an_index_of_pandas_is_no_column(place, streamed, tmp_path):
     rows().set_axis([f"r{k}" for k in range(ROWS)]).to_parquet(tmp_path / "indexed.parquet")
     out = tmp_path / "filled.parquet"
     done = call("impute", place / "run", tmp_path / "indexed.parquet", "--draws", 1, "--out", out)
     assert done.exit_code == 0, done.output
-    assert parquet.read_table(out).column_names == ["draw", *penguins().columns]
+    assert pd.read_parquet(out).columns.tolist() == ["draw", *penguins().columns]
+    assert pd.read_parquet(out).index.tolist() == [f"r{k}" for k in range(ROWS)]
     parquet.write_table(pa.table({"other": [1, 2]}), tmp_path / "other.parquet")
     assert "got 'other' as well" in refused("score", place / "run", tmp_path / "other.parquet")
 

@@ -63,7 +63,12 @@ class TableFile(ABC):
         """
 
     def rows(self) -> Iterator[tuple[int, pa.Table]]:
-        """Yield rows without an index, some at a time, after the number of the first of them.
+        """Yield rows without an index, some at a time, after the number of the first of them."""
+        for first, batch in self.indexed_rows():
+            yield first, batch.drop_columns(frames.index_columns(batch.schema))
+
+    def indexed_rows(self) -> Iterator[tuple[int, pa.Table]]:
+        """Yield rows as they stand in the file, some at a time, after the number of the first.
 
         Raises:
             DataError: if the file has no rows, or cannot be read to its end.
@@ -71,7 +76,7 @@ class TableFile(ABC):
         first = 0
         for batch in self.batches():
             if batch.num_rows:
-                yield first, batch.drop_columns(frames.index_columns(batch.schema))
+                yield first, batch
             first += batch.num_rows
         frames.check_rows(self.path, first, len(self.schema))
 
