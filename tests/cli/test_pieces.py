@@ -128,6 +128,29 @@ def test_no_more_than_a_piece_is_looked_at_once(place, streamed, monkeypatch, tm
     assert sum(seen) == 2 * ROWS and max(seen) == PIECE
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_new_identifiers_are_those_of_the_whole_file(monkeypatch, tmp_path, kind):
+    rng, gaps = np.random.default_rng(0), [3, 3 + PIECE, 3 + 2 * PIECE, 99]
+    keys = [f"K{k}" for k in rng.permutation(7000)[:ROWS]]
+    table = pd.DataFrame({"id": keys, "x": rng.normal(size=ROWS)})
+    rv.Model(steps=2, hidden_features=8, num_blocks=1, show_progress=False).fit(table).save(
+        tmp_path / "run"
+    )
+    table.loc[gaps, "id"] = None
+    file, out = tmp_path / f"table.{kind}", tmp_path / "out.csv"
+    frames.write(table, file)
+    command = ("impute", tmp_path / "run", file, "--draws", 2, "--out", out)
+    assert "piece by piece" not in in_words(call(*command))
+    whole = pd.read_csv(out)["id"]
+    assert whole[gaps].is_unique and not set(whole[gaps]) & set(keys)
+    monkeypatch.setattr(table_file, "LARGE", 0)
+    monkeypatch.setattr(table_file, "BATCH_CELLS", 2 * PIECE)
+    monkeypatch.setattr(csv_types, "BLOCK", 400)
+    assert len(list(table_file.open_table(file).batches())) > 3
+    assert "piece by piece" in in_words(call(*command))
+    assert pd.read_csv(out)["id"].tolist() == whole.tolist()
+
+
 def test_draws_of_a_small_file_that_memory_does_not_hold_are_made_in_pieces(place, monkeypatch):
     size = table_file.TABLES[".csv"](place / "rows.csv").num_bytes
     monkeypatch.setattr(table_file, "LARGE", 10 * size)
@@ -150,12 +173,68 @@ def test_what_is_wrong_in_a_later_piece_is_named_by_its_row_and_nothing_is_lost(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.csv", "out.csv"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("command", [("score", "--samples", 16), ("impute", "--draws", 2)])
+def test_a_file_without_rows_is_refused_as_in_memory(place, monkeypatch, tmp_path, kind, command):
+    file, out = tmp_path / f"none.{kind}", tmp_path / f"out.{kind}"
+    frames.write(penguins().head(0).drop(columns="sex"), file)
+    out.write_text("what was there\n")
+    name, *rest = command
+    arguments = (name, place / "run", file, "--out", out, *rest)
+    said = refused(*arguments)
+    assert "7 column names and no row" in " ".join(said.split())
+    monkeypatch.setattr(table_file, "LARGE", -1)
+    assert isinstance(table_file.open_table(file), table_file.TableFile)
+    assert refused(*arguments) == said
+    assert out.read_text() == "what was there\n" and len(list(tmp_path.iterdir())) == 2
+
+
+INDICES = {
+    "named": pd.Index([f"r{k}" for k in range(ROWS)], name="key"),
+    "without a name": pd.Index(np.arange(ROWS)[::-1] * 1.5),
+    "named as the draw": pd.Index(np.arange(ROWS) + 7, name="draw"),
+    "a range": pd.RangeIndex(5, 5 + 3 * ROWS, 3, name="n"),
+    "of row numbers": pd.RangeIndex(ROWS),
+    "times": pd.date_range("2024-03-30", periods=ROWS, freq="h", tz="Europe/Berlin", name="at"),
+    "levels": pd.MultiIndex.from_arrays(
+        [["a"] * 50 + ["b"] * 50, [*range(50)] * 2], names=["x", None]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_an_index_of_pandas_is_kept_beside_the_columns(tmp_path, monkeypatch, name):
+    model = rv.Model(steps=2, hidden_features=8, num_blocks=1, show_progress=False)
+    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=ROWS)}, INDICES[name])
+    file, whole, out, text = (
+        tmp_path / n for n in ("in.parquet", "w.parquet", "o.parquet", "o.csv")
+    )
+    model.fit(table)
+    source, denoiser = model.source_, model.denoiser_
+    table["x"] = table["x"].where(np.arange(ROWS) % 5 > 0)
+    frames.write(table, file)
+    frames.write(filling.impute(denoiser, source, frames.read(file), 2, 0, 2), whole)
+    monkeypatch.setattr(table_file, "BATCH_CELLS", 2 * PIECE)
+    found = table_file.TABLES[".parquet"](file)
+    for path in (out, text):
+        with frames.appending(path) as append:
+            for piece in pieces.imputations(denoiser, source, found, 2, 0, 2):
+                append(piece)
+    expected, got = pd.read_parquet(whole), pd.read_parquet(out)
+    pd.testing.assert_index_equal(got.index, expected.index)
+    known = expected["x"].isin(table["x"])
+    assert known.sum() == 2 * 80
+    pd.testing.assert_frame_equal(got[known.to_numpy()], expected[known.to_numpy()])
+    assert list(pd.read_csv(text).columns) == ["draw", "x"]
+
+
 def test_an_index_of_pandas_is_no_column(place, streamed, tmp_path):
     rows().set_axis([f"r{k}" for k in range(ROWS)]).to_parquet(tmp_path / "indexed.parquet")
     out = tmp_path / "filled.parquet"
     done = call("impute", place / "run", tmp_path / "indexed.parquet", "--draws", 1, "--out", out)
     assert done.exit_code == 0, done.output
-    assert parquet.read_table(out).column_names == ["draw", *penguins().columns]
+    assert pd.read_parquet(out).columns.tolist() == ["draw", *penguins().columns]
+    assert pd.read_parquet(out).index.tolist() == [f"r{k}" for k in range(ROWS)]
     parquet.write_table(pa.table({"other": [1, 2]}), tmp_path / "other.parquet")
     assert "got 'other' as well" in refused("score", place / "run", tmp_path / "other.parquet")
 

@@ -62,6 +62,14 @@ def test_new_keys_are_new_distinct_and_have_the_type_of_the_old(name):
     assert rebuilt.decode({"numeric": torch.zeros(0, 1)})["k"].dtype == drawn.dtype
 
 
+@pytest.mark.parametrize("name", KEYS)
+def test_new_keys_of_later_rows_go_on_with_those_of_earlier_ones(name):
+    codec = codec_of(KEYS[name])
+    whole = codec.decode({"numeric": torch.zeros(5000, 1)})["k"]
+    later = codec.decode({"numeric": torch.zeros(1300, 1)}, first=3700)["k"]
+    assert later.tolist() == whole[3700:].tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [

@@ -284,7 +284,7 @@ def test_few_texts_bound_many_keys(path, monkeypatch):
     for name in "abc":
         found = codec.column(name)
         assert found.kind == "identifier"
-        fresh = found.decode(np.zeros(50)).to_pylist()
+        fresh = found.decode(np.arange(50)).to_pylist()
         assert len({*fresh, *keys[name]}) == ROWS + 50
 
 

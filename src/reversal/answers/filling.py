@@ -11,8 +11,19 @@ from reversal.core import Denoiser
 from reversal.data.source import Source
 
 
-def impute(denoiser: Denoiser, source: Source, rows: Any, draws: int, seed: int, steps: int) -> Any:
-    """Fill the gaps of rows with draws given all that is known; see ``Model.impute``."""
+def impute(
+    denoiser: Denoiser,
+    source: Source,
+    rows: Any,
+    draws: int,
+    seed: int,
+    steps: int,
+    first: int = 0,
+) -> Any:
+    """Fill the gaps of rows with draws given all that is known; see ``Model.impute``.
+
+    Where rows are some of more, `first` is the number of the first of them.
+    """
     each = [source.encode(rows, seed + draw) for draw in range(draws)]
     present = each[0].present
     gaps = torch.stack([~m[..., None].flatten(1).all(1) for m in present.values()]).any(0)
@@ -31,4 +42,4 @@ def impute(denoiser: Denoiser, source: Source, rows: Any, draws: int, seed: int,
         }
         for k, encoded in enumerate(each)
     ]
-    return source.complete(rows, states, present)
+    return source.complete(rows, states, present, first)

@@ -14,6 +14,7 @@ import numpy as np
 
 from reversal.answers import filling, scoring
 from reversal.core import Denoiser
+from reversal.data.frames import index_columns
 from reversal.data.source import Source
 from reversal.data.table_file import TableFile, counted_from
 from reversal.likelihood import Likelihood
@@ -47,20 +48,23 @@ def imputations(
 ) -> Iterator[Any]:
     """Yield the rows of a file filled several times, in Arrow tables: draw by draw, in its order.
 
-    The file is read once for each draw.
+    The file is read once for each draw. A Parquet file that pandas wrote lends its index.
 
     Raises:
         DataError: if an entry does not fit its column; a row is named by its number in the file.
     """
     import pyarrow as pa
 
+    from reversal.data.pandas_index import with_index
+
     for draw in range(draws):
-        for number, (first, rows) in enumerate(file.rows()):
+        for number, (first, rows) in enumerate(file.indexed_rows()):
             with counted_from(first):
                 own = seed_of(seed, number, draw)
-                filled = filling.impute(denoiser, source, rows, 1, own, steps)
+                plain = rows.drop_columns(index_columns(rows.schema))
+                filled = filling.impute(denoiser, source, plain, 1, own, steps, first)
             label = pa.array(np.full(filled.num_rows, draw))
-            yield filled.set_column(0, filled.column_names[0], label)
+            yield with_index(filled.set_column(0, filled.column_names[0], label), rows, first)
 
 
 def _pieces(data: Any) -> Iterator[tuple[int, Any]]:

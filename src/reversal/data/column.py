@@ -56,7 +56,10 @@ class Column(ABC):
 
     @abstractmethod
     def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-        """Return numbers ``(B,)`` as entries; those that the mask names are missing."""
+        """Return numbers ``(B,)`` as entries; those that the mask names are missing.
+
+        Those of a column that is not modelled are the numbers of the rows.
+        """
 
     @abstractmethod
     def parse(self, value: Any) -> pa.Array:

@@ -77,6 +77,8 @@ def write(frame: Any, path: str | os.PathLike[str]) -> None:
 def appending(path: str | os.PathLike[str]) -> Iterator[Callable[[pa.Table], None]]:
     """Open a table for more rows than memory holds, written whole or not at all.
 
+    Columns in which pandas has put an index are in a Parquet file, and not in a CSV file.
+
     Yields:
         What writes the next rows, an Arrow table of the same columns each time; the types are those
         of the first.
@@ -279,7 +281,7 @@ def _write_csv(frame: Any, file: IO[bytes]) -> None:
     from reversal.data.forms import to_table
 
     with _appending_csv(file) as append:
-        append(to_table(frame))
+        append(to_table(frame).replace_schema_metadata())
 
 
 @contextmanager
@@ -290,6 +292,7 @@ def _appending_csv(file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
 
     def append(table: pa.Table) -> None:
         nonlocal is_first
+        table = table.drop_columns(index_columns(table.schema))
         arrays = [_in_seconds(column) for column in table.itercolumns()]
         short = table.from_arrays(arrays, names=table.column_names)
         csv.write_csv(short, file, csv.WriteOptions(include_header=is_first))

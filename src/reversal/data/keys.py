@@ -49,8 +49,11 @@ class KeyForm(ABC):
         """The first new one."""
 
     @abstractmethod
-    def fresh(self, name: str, n: int) -> pa.Array:
-        """Return n identifiers that differ from each other and from all that were seen."""
+    def fresh(self, name: str, rows: np.ndarray) -> pa.Array:
+        """Return identifiers of rows, whose numbers are counted from 0, int64 ``(n,)``.
+
+        Two rows have different ones, and none that were seen.
+        """
 
 
 @final
@@ -65,13 +68,14 @@ class Numbered(KeyForm):
     def first(self) -> str:
         return str(self.greatest + 1)
 
-    def fresh(self, name: str, n: int) -> pa.Array:
+    def fresh(self, name: str, rows: np.ndarray) -> pa.Array:
+        n = int(rows.max(initial=-1)) + 1
         last = self.greatest + n
         if last > self.limit:
             cure = "Widen the dtype of the column, or say `type: drop` in space.yaml."
             raise expected(name, f"room for {n:,} keys up to {self.limit}", f"up to {last}", cure)
         start = np.uint64(self.greatest + 1) if last >= 2**63 else np.int64(self.greatest + 1)
-        return pa.array(start + np.arange(n, dtype=start.dtype))
+        return pa.array(start + rows.astype(start.dtype))
 
 
 @final
@@ -86,8 +90,8 @@ class Prefixed(KeyForm):
     def first(self) -> str:
         return f"{self.prefix}{self.greatest + 1}"
 
-    def fresh(self, name: str, n: int) -> pa.Array:
-        numbers = pa.array(self.greatest + 1 + np.arange(n)).cast(pa.large_string())
+    def fresh(self, name: str, rows: np.ndarray) -> pa.Array:
+        numbers = pa.array(self.greatest + 1 + rows).cast(pa.large_string())
         prefix, nothing = (pa.scalar(part, pa.large_string()) for part in (self.prefix, ""))
         return pc.binary_join_element_wise(prefix, numbers, nothing)  # pyright: ignore
 
@@ -106,11 +110,11 @@ class Positional(KeyForm):
 
     @property
     def first(self) -> str:
-        return self.fresh("", 1)[0].as_py()
+        return self.fresh("", np.arange(1))[0].as_py()
 
-    def fresh(self, name: str, n: int) -> pa.Array:
-        carry = np.arange(1, n + 1)
-        places = np.empty((n, len(self.greatest)), "U1")
+    def fresh(self, name: str, rows: np.ndarray) -> pa.Array:
+        carry = 1 + rows
+        places = np.empty((len(rows), len(self.greatest)), "U1")
         for k in reversed(range(len(self.greatest))):
             letters = np.array(list(self.alphabets[k]))
             total = carry + self.alphabets[k].index(self.greatest[k])

@@ -117,13 +117,16 @@ class TableSource(Source):
             own[name] = scale.within(allowed, flat(table[name]))
         return _overlay(samples, own)
 
-    def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
+    def complete(
+        self, data: Any, states: list[State], present: dict[str, Tensor], first: int = 0
+    ) -> Any:
         own = _columns(to_table(data))
         label = "draw"
         while label in own:
             label += "_"
         filled = [
-            _overlay(self.codec.decode(self._join(state), like=data), own) for state in states
+            _overlay(self.codec.decode(self._join(state), like=data, first=first), own)
+            for state in states
         ]
         return form_class(data).stacked(filled, label)
 

@@ -74,8 +74,13 @@ class Source(ABC):
         """Write conditions into samples, to the last bit of the caller's type."""
 
     @abstractmethod
-    def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
-        """Return draws x rows of data whose gaps are filled from states, one state per draw."""
+    def complete(
+        self, data: Any, states: list[State], present: dict[str, Tensor], first: int = 0
+    ) -> Any:
+        """Return draws x rows of data whose gaps are filled from states, one state per draw.
+
+        Where data are some rows of more, `first` is the number of the first of them.
+        """
 
     @abstractmethod
     def without(self, data: Any, name: str) -> Any:

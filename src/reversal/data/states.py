@@ -155,7 +155,9 @@ class StateSource(Source):
             named[name] = np.where(self._event_mask(name, known), values, drawn).astype(drawn.dtype)
         return named["x"] if self.is_plain else named
 
-    def complete(self, data: Any, states: list[State], present: dict[str, Tensor]) -> Any:
+    def complete(
+        self, data: Any, states: list[State], present: dict[str, Tensor], first: int = 0
+    ) -> Any:
         arrays = _arrays(data, self.is_plain)
         filled: dict[str, Any] = {}
         for name in self.forms:

@@ -160,6 +160,7 @@ class TableCodec:
         state: Mapping[str, Tensor],
         like: Any = None,
         missing: Mapping[str, Tensor] | None = None,
+        first: int = 0,
     ) -> Any:
         """Return the frame of a state: numbers rounded, and clamped to what was seen.
 
@@ -169,17 +170,18 @@ class TableCodec:
                 takes, and whose index where it has B rows. By default the frame that was inferred,
                 with rows numbered anew.
             missing: bool tensors of the same shapes, True where a missing entry is written.
+            first: the number of the first row: new identifiers are counted on from there.
 
         Raises:
             DataError: if the state has other factors, shapes or codes than this codec.
         """
-        rows = self._check(state)
+        rows = np.arange(first, first + self._check(state))
         packed = dict(state)
         if self.numeric:
             packed["numeric"] = _blocked(self.quantiles.inverse, state["numeric"].detach().cpu())
         values, gaps = self._unpack(packed), self._unpack(missing or {})
         arrays = [
-            column.decode(values.get(column.name, np.zeros(rows)), gaps.get(column.name))
+            column.decode(values.get(column.name, rows), gaps.get(column.name))
             for column in self.columns
         ]
         table = pa.Table.from_arrays(arrays, names=[column.name for column in self.columns])

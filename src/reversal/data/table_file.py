@@ -64,11 +64,21 @@ class TableFile(ABC):
 
     def rows(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield rows without an index, some at a time, after the number of the first of them."""
+        for first, batch in self.indexed_rows():
+            yield first, batch.drop_columns(frames.index_columns(batch.schema))
+
+    def indexed_rows(self) -> Iterator[tuple[int, pa.Table]]:
+        """Yield rows as they stand in the file, some at a time, after the number of the first.
+
+        Raises:
+            DataError: if the file has no rows, or cannot be read to its end.
+        """
         first = 0
         for batch in self.batches():
             if batch.num_rows:
-                yield first, batch.drop_columns(frames.index_columns(batch.schema))
+                yield first, batch
             first += batch.num_rows
+        frames.check_rows(self.path, first, len(self.schema))
 
     def frame(self, table: pa.Table) -> Any:
         """Return some rows as the frame that `read` would return of all."""
@@ -159,7 +169,8 @@ def open_table(path: str | os.PathLike[str], copies: int = 1) -> Any:
         copies: how often its rows are in memory at once.
 
     Raises:
-        DataError: if the file is missing, empty, malformed or without rows.
+        DataError: if the file is missing, empty, malformed or without rows; a `TableFile` says
+            the last two when its rows are read.
     """
     path = Path(path)
     if path.is_dir():

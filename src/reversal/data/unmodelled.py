@@ -182,7 +182,7 @@ class Identifier(Column):
         return np.zeros(len(array))
 
     def decode(self, values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-        fresh = self.form.fresh(self.name, len(values))
+        fresh = self.form.fresh(self.name, values)
         return fresh if missing is None else pc.if_else(pa.array(missing), None, fresh)  # pyright: ignore
 
     def parse(self, value: Any) -> pa.Array:
