@@ -161,6 +161,33 @@ def test_what_is_told_of_pictures_is_read_by_their_names_and_written_again(tmp_p
     np.testing.assert_allclose(back["age"][known], found["age"][known], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["0", "1", "2", "", "1", "2"], [0, 1, 2, None, 1, 2]),
+        (["", "9007199254740993", "1", "1", "1", "1"], [None, 2**53 + 1, 1, 1, 1, 1]),
+        (["true", "false", "", "true", "true", "NA"], [True, False, None, True, True, None]),
+        (["a", "", "b", "a", "a", "a"], ["a", None, "b", "a", "a", "a"]),
+    ],
+)
+def test_labels_with_a_gap_are_labels_and_come_back_as_they_are(tmp_path, cells, labels):
+    folder = filled(tmp_path / "in", pictures(1))
+    rows = [f"{number:03d}.png,{cell}" for number, cell in enumerate(cells)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    found = frames.read(folder)
+    assert found["label"].tolist() == labels
+    assert [type(label) for label in found["label"]] == [type(label) for label in labels]
+    distinct = sorted(set(labels) - {None})
+    assert repr(found.space.parts["label"]) == f"Categorical({len(distinct)})"
+    source, _ = opened(found)
+    encoded = source.encode(found)
+    assert encoded.present["label"].tolist() == [label is not None for label in labels]
+    drawn = source.decode(encoded.state)
+    assert set(drawn["label"].tolist()) <= set(distinct)
+    frames.write(drawn | {"label": found["label"]}, tmp_path / "out")
+    assert frames.read(tmp_path / "out")["label"].tolist() == labels
+
+
 def test_labels_are_given_and_answered_as_they_are(tmp_path):
     found = frames.read(told(filled(tmp_path / "in", pictures(1)), label=["b", "a", "c"] * 2))
     source, _ = opened(found)

@@ -29,7 +29,7 @@ def read_labels(path: Path, files: Sequence[str]) -> dict[str, np.ndarray]:
     """
     from reversal.data.forms import to_table
 
-    table = to_table(frames.read(path))
+    table = to_table(frames.read_arrow(path))
     if table.num_columns < 2:
         raise DataError(
             f"Expected the names of the files and a column of labels in {str(path)!r}, got "
