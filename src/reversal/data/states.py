@@ -4,7 +4,7 @@ r"""Arrays by name as states of a product: real factors are standardized, one af
 
 with m and s the mean and the standard deviation of all entries of the factor. What comes back has
 the caller's scale, shape and dtype. A NaN is a gap, and so is -1 among codes. In the place of codes
-there may be labels, text or objects of which None is a gap: they are given back as such.
+there may be labels, text or objects of one type of which None is a gap: they come back as such.
 """
 
 from __future__ import annotations
@@ -318,7 +318,11 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
 
 def _array(name: str, values: Any) -> np.ndarray:
     try:
-        return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if isinstance(values, Tensor):
+            return values.detach().cpu().numpy()
+        array = np.asarray(values)
+        is_spelled = array.dtype.kind == "U" and not hasattr(values, "dtype")
+        return np.asarray(values, object) if is_spelled else array  # 1 is not "1", as NumPy has it
     except (TypeError, ValueError) as error:
         raise DataError(
             f"Expected an array for {name!r}, got {type(values).__name__}: {error}. "
