@@ -225,7 +225,12 @@ def test_arrays_of_text_are_labels_of_a_categorical_factor():
         (["u", "w", "v"], rv.none_of("u"), [0, 1, 1]),
         ([0, 1, 2], rv.one_of(0, 2), [1, 0, 1]),
         ([0, 1, 2], rv.between(1, None), [0, 1, 1]),
-        ([30, 7, 9], rv.between(8, 40), None),
+        ([30, 7, 9], rv.between(8, 40), [0, 1, 1]),
+        ([3, 5, 9], rv.between(4, 9), [0, 1, 1]),
+        ([3, 5, 9], rv.between(None, 8.5), [1, 1, 0]),
+        ([3, 5, 9], rv.between("4", "6"), [0, 1, 0]),
+        ([3, 5, 2**70], rv.between(9, None), [0, 0, 1]),
+        ([0, 1, 2], rv.between(0.5, 9), [0, 1, 1]),
         ([30, 7, 9], rv.between(9, 30), [0, 1, 1]),
         ([30, 7, 9], rv.one_of(7, 9, 30), []),
     ],
@@ -235,10 +240,6 @@ def test_sets_of_labels_are_restrictions_of_their_site(values, condition, member
     kind = np.array(values * 20, None if is_code else object)
     space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
     source, _ = opened({"x": np.arange(60.0), "kind": kind}, space)
-    if members is None:
-        with pytest.raises(DataError, match="expected a known category, got 8"):
-            source.restrictions({"kind": condition})
-        return
     found = source.restrictions({"kind": condition, "x": 0.5})
     assert [each.members.tolist() for each in found] == ([members] if members else [])
     assert source.given({"kind": condition, "x": 0.5}, 4).keys() == {"x"}
@@ -262,6 +263,22 @@ def test_conditions_that_no_label_meets_are_refused(asked, said):
     source, _ = opened(arrays, space)
     with pytest.raises(DataError, match=said):
         source.given(asked, 2) and source.restrictions(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (rv.between(6, 8), "conditions that some value meets"),
+        (rv.one_of(4), "conditions that some value meets"),
+        (rv.between(10, None), "conditions that some value meets"),
+        (rv.one_of("a"), "'kind': expected one of 3, 5, 9, got 'a'. Write a number"),
+    ],
+)
+def test_ranges_between_whole_labels_hold_none(asked, said):
+    arrays = {"x": np.arange(6.0), "kind": np.array([3, 9, 5] * 2, object)}
+    source, _ = opened(arrays, rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3)))
+    with pytest.raises(DataError, match=said):
+        source.restrictions({"kind": asked})
 
 
 @pytest.mark.parametrize(

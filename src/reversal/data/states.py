@@ -23,7 +23,8 @@ from reversal.data.array_form import ArrayForm, check_numbers
 from reversal.data.arrays import LARGEST
 from reversal.data.conditions import Condition
 from reversal.data.frames import near
-from reversal.data.labels import Category
+from reversal.data.labels import Category, Discrete
+from reversal.data.levels import Levels
 from reversal.data.pictures import FACTOR
 from reversal.data.scales import CodeScale
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
@@ -262,9 +263,7 @@ class StateSource(Source):
                 continue
             if isinstance(condition, Condition):
                 labels = self.forms[name].labels or tuple(range(part.num_values))
-                kind = Category.KINDS[all(isinstance(label, int) for label in labels)]
-                column = Category(name, 0.0, categories=labels, kind=kind)
-                found[name] = CodeScale(column).resolve(condition)
+                found[name] = CodeScale(_discrete(name, labels)).resolve(condition)
         return found
 
     def _condition(self, name: str, condition: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -299,6 +298,14 @@ class StateSource(Source):
             f"or {(n, *part.sites)}, got {mask.dtype} of shape {mask.shape}. "
             f"Pass (values, known) with one boolean per site."
         )
+
+
+def _discrete(name: str, labels: tuple[Any, ...]) -> Discrete:
+    """Return labels of one type as a column: a range of whole numbers may end between them."""
+    kinds = set(map(type, labels))
+    if kinds == {int}:
+        return Levels(name, 0.0, labels)
+    return Category(name, 0.0, categories=labels, kind=Category.KINDS[kinds == {bool}])
 
 
 def _pair(name: str, condition: Any) -> tuple[Any, Any]:
