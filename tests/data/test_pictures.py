@@ -293,12 +293,32 @@ def test_ranges_between_whole_labels_hold_none(asked, said):
         (ALL.replace("label", "image"), r"'image' of .*another name: it is the pictures' own"),
         ("", r"got an empty file"),
         ("file,label\n", r"no row"),
+        (ALL[11:], r"names of the columns in the first line of .*labels.csv', got .*'000.png'"),
+        (ALL[11:].replace("0", "./0", 1), r"got the picture './000.png'. Put .*`file,label`"),
+        ("000.png\n001.png\n002.png\n003.png\n", r"the columns in the first line .*'000.png'"),
+        (ALL.replace("000.png,", ","), r"names of the folder's .png files.*got an empty cell"),
+        (ALL.replace("label", ""), r"a name for every column .* none for column 2 .*Name it"),
+        (ALL.replace("label", "a, ").replace("g,", "g,1,"), r"none for column 3 .*or delete"),
+        (ALL.replace("label", "a,a").replace("g,", "g,1,"), r"distinct column names, got 'a'"),
+        (ALL.replace("3.png,2", "3.png,inf"), r"'label' of .*finite .*got inf for '003.png'"),
+        (ALL.replace(",2", ",-inf"), r"'label' of .*finite .*got -inf for '001.png'.*a gap"),
+        (ALL.replace(",2", ",1e305"), r"'label' of .*below 1e\+300, got 1e\+305 for '001.png'"),
+        (ALL.replace(",2", ",0.5").replace(",1", ","), r"'label' of .*vary, got 0.5 everywhere"),
     ],
 )  # fmt: skip
 def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path, text, said):
     folder = filled(tmp_path / "in", pictures(1, n=4))
     (folder / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=said):
+        frames.read(folder)
+
+
+def test_a_name_may_begin_with_the_folder_that_the_table_lies_in(tmp_path):
+    folder = filled(tmp_path / "in", pictures(1, n=4))
+    (folder / "labels.csv").write_text(ALL.replace("00", "./00"))
+    assert frames.read(folder)["label"].tolist() == [1, 2, 1, 2]
+    (folder / "labels.csv").write_text(ALL.replace("000", "in/000"))
+    with pytest.raises(DataError, match=r"names of the folder's .png files.*got 'in/000.png'"):
         frames.read(folder)
 
 
