@@ -161,6 +161,33 @@ def test_what_is_told_of_pictures_is_read_by_their_names_and_written_again(tmp_p
     np.testing.assert_allclose(back["age"][known], found["age"][known], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["0", "1", "2", "", "1", "2"], [0, 1, 2, None, 1, 2]),
+        (["", "9007199254740993", "1", "1", "1", "1"], [None, 2**53 + 1, 1, 1, 1, 1]),
+        (["true", "false", "", "true", "true", "NA"], [True, False, None, True, True, None]),
+        (["a", "", "b", "a", "a", "a"], ["a", None, "b", "a", "a", "a"]),
+    ],
+)
+def test_labels_with_a_gap_are_labels_and_come_back_as_they_are(tmp_path, cells, labels):
+    folder = filled(tmp_path / "in", pictures(1))
+    rows = [f"{number:03d}.png,{cell}" for number, cell in enumerate(cells)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    found = frames.read(folder)
+    assert found["label"].tolist() == labels
+    assert [type(label) for label in found["label"]] == [type(label) for label in labels]
+    distinct = sorted(set(labels) - {None})
+    assert repr(found.space.parts["label"]) == f"Categorical({len(distinct)})"
+    source, _ = opened(found)
+    encoded = source.encode(found)
+    assert encoded.present["label"].tolist() == [label is not None for label in labels]
+    drawn = source.decode(encoded.state)
+    assert set(drawn["label"].tolist()) <= set(distinct)
+    frames.write(drawn | {"label": found["label"]}, tmp_path / "out")
+    assert frames.read(tmp_path / "out")["label"].tolist() == labels
+
+
 def test_labels_are_given_and_answered_as_they_are(tmp_path):
     found = frames.read(told(filled(tmp_path / "in", pictures(1)), label=["b", "a", "c"] * 2))
     source, _ = opened(found)
@@ -198,7 +225,12 @@ def test_arrays_of_text_are_labels_of_a_categorical_factor():
         (["u", "w", "v"], rv.none_of("u"), [0, 1, 1]),
         ([0, 1, 2], rv.one_of(0, 2), [1, 0, 1]),
         ([0, 1, 2], rv.between(1, None), [0, 1, 1]),
-        ([30, 7, 9], rv.between(8, 40), None),
+        ([30, 7, 9], rv.between(8, 40), [0, 1, 1]),
+        ([3, 5, 9], rv.between(4, 9), [0, 1, 1]),
+        ([3, 5, 9], rv.between(None, 8.5), [1, 1, 0]),
+        ([3, 5, 9], rv.between("4", "6"), [0, 1, 0]),
+        ([3, 5, 2**70], rv.between(9, None), [0, 0, 1]),
+        ([0, 1, 2], rv.between(0.5, 9), [0, 1, 1]),
         ([30, 7, 9], rv.between(9, 30), [0, 1, 1]),
         ([30, 7, 9], rv.one_of(7, 9, 30), []),
     ],
@@ -208,10 +240,6 @@ def test_sets_of_labels_are_restrictions_of_their_site(values, condition, member
     kind = np.array(values * 20, None if is_code else object)
     space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
     source, _ = opened({"x": np.arange(60.0), "kind": kind}, space)
-    if members is None:
-        with pytest.raises(DataError, match="expected a known category, got 8"):
-            source.restrictions({"kind": condition})
-        return
     found = source.restrictions({"kind": condition, "x": 0.5})
     assert [each.members.tolist() for each in found] == ([members] if members else [])
     assert source.given({"kind": condition, "x": 0.5}, 4).keys() == {"x"}
@@ -238,6 +266,22 @@ def test_conditions_that_no_label_meets_are_refused(asked, said):
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (rv.between(6, 8), "conditions that some value meets"),
+        (rv.one_of(4), "conditions that some value meets"),
+        (rv.between(10, None), "conditions that some value meets"),
+        (rv.one_of("a"), "'kind': expected one of 3, 5, 9, got 'a'. Write a number"),
+    ],
+)
+def test_ranges_between_whole_labels_hold_none(asked, said):
+    arrays = {"x": np.arange(6.0), "kind": np.array([3, 9, 5] * 2, object)}
+    source, _ = opened(arrays, rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3)))
+    with pytest.raises(DataError, match=said):
+        source.restrictions({"kind": asked})
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (ALL[:31], r"a row for every picture.*got none for '002.png', 2 in all.*empty cells"),
@@ -249,12 +293,32 @@ def test_conditions_that_no_label_meets_are_refused(asked, said):
         (ALL.replace("label", "image"), r"'image' of .*another name: it is the pictures' own"),
         ("", r"got an empty file"),
         ("file,label\n", r"no row"),
+        (ALL[11:], r"names of the columns in the first line of .*labels.csv', got .*'000.png'"),
+        (ALL[11:].replace("0", "./0", 1), r"got the picture './000.png'. Put .*`file,label`"),
+        ("000.png\n001.png\n002.png\n003.png\n", r"the columns in the first line .*'000.png'"),
+        (ALL.replace("000.png,", ","), r"names of the folder's .png files.*got an empty cell"),
+        (ALL.replace("label", ""), r"a name for every column .* none for column 2 .*Name it"),
+        (ALL.replace("label", "a, ").replace("g,", "g,1,"), r"none for column 3 .*or delete"),
+        (ALL.replace("label", "a,a").replace("g,", "g,1,"), r"distinct column names, got 'a'"),
+        (ALL.replace("3.png,2", "3.png,inf"), r"'label' of .*finite .*got inf for '003.png'"),
+        (ALL.replace(",2", ",-inf"), r"'label' of .*finite .*got -inf for '001.png'.*a gap"),
+        (ALL.replace(",2", ",1e305"), r"'label' of .*below 1e\+300, got 1e\+305 for '001.png'"),
+        (ALL.replace(",2", ",0.5").replace(",1", ","), r"'label' of .*vary, got 0.5 everywhere"),
     ],
 )  # fmt: skip
 def test_labels_that_do_not_fit_the_pictures_are_refused(tmp_path, text, said):
     folder = filled(tmp_path / "in", pictures(1, n=4))
     (folder / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=said):
+        frames.read(folder)
+
+
+def test_a_name_may_begin_with_the_folder_that_the_table_lies_in(tmp_path):
+    folder = filled(tmp_path / "in", pictures(1, n=4))
+    (folder / "labels.csv").write_text(ALL.replace("00", "./00"))
+    assert frames.read(folder)["label"].tolist() == [1, 2, 1, 2]
+    (folder / "labels.csv").write_text(ALL.replace("000", "in/000"))
+    with pytest.raises(DataError, match=r"names of the folder's .png files.*got 'in/000.png'"):
         frames.read(folder)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -142,3 +144,52 @@ def test_a_condition_that_is_neither_values_nor_a_pair_is_refused(source):
     for wrong in ("c == 3", 3):
         with pytest.raises(DataError, match="a dict of names and values"):
             source.given(wrong, 2)
+
+
+KIND = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(3))
+
+
+def kinds(values):
+    """Labels as they come, beside numbers."""
+    return {"x": np.arange(float(len(values))), "kind": values}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1, "1", 2], "got 1 and '1'"),
+        (["a", 1, 2], "got 'a' and 1"),
+        ([True, 0, 2], "got True and 0"),
+        ([np.True_, np.str_("b"), np.int64(2)], "got True and 'b' and 2"),
+    ],
+)
+def test_labels_of_several_types_are_refused(labels, said):
+    with pytest.raises(DataError, match=f"labels of one type in 'kind', all .*{said}.*None"):
+        opened(kinds(np.array(labels * 2, object)), KIND)
+
+
+def test_a_list_of_several_types_is_not_spelled_out_before_it_is_seen():
+    with pytest.raises(DataError, match=r"labels of one type in 'kind', all .*got 1 and '1'"):
+        opened(kinds([1, "1", 2] * 2), KIND)
+    source, _ = opened(kinds(["b", "a", "c"] * 2), KIND)
+    assert source.encode(kinds(["c", "a"])).state["kind"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("gap", [None, math.nan, np.float32("nan"), pd.NA])
+@pytest.mark.parametrize("unwrap", [lambda x: x, np.int64])
+def test_what_stands_for_no_label_is_a_gap(gap, unwrap):
+    labels = np.array([*map(unwrap, (5, 3, 9)), gap], object)
+    source, _ = opened(kinds(labels), KIND)
+    encoded = source.encode(kinds(labels))
+    assert encoded.state["kind"][:3].tolist() == [1, 0, 2]
+    assert encoded.present["kind"].tolist() == [True] * 3 + [False]
+    assert [type(label) for label in source.forms["kind"].labels] == [int] * 3
+    json.dumps(source.to_config())
+
+
+def test_sets_of_booleans_are_restrictions_of_their_site():
+    labels = np.array([True, None, False, np.True_], object)
+    space = rv.Product(x=rv.Euclidean(1), kind=rv.Categorical(2))
+    source, _ = opened(kinds(labels), space)
+    (found,) = source.restrictions({"kind": rv.one_of(True)})
+    assert found.members.tolist() == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -64,7 +65,7 @@ class ArrayForm:
         Raises:
             DataError: if one is unknown.
         """
-        values = array.ravel().tolist()
+        values = entries(array)
         found = [-1 if value is None else self._codes.get(str(value), -2) for value in values]
         codes = np.array(found, np.int64)
         wrong = np.flatnonzero(codes == -2)
@@ -92,6 +93,18 @@ class ArrayForm:
         """Return the form that `to_config` described."""
         lists = {name: tuple(config.get(name, ())) for name in ("shape", "labels")}
         return cls(**{**config, **lists})
+
+
+def entries(array: np.ndarray) -> list[Any]:
+    """Return the entries of an array as plain Python values, None where NaN or `pandas.NA` is."""
+    plain = (x.item() if isinstance(x, np.generic) else x for x in array.ravel().tolist())
+    return [None if _is_gap(value) else value for value in plain]
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether a value stands for none; that of pandas can only be there if pandas is."""
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or value is getattr(sys.modules.get("pandas"), "NA", None)
 
 
 def check_numbers(name: str, array: np.ndarray) -> None:
@@ -122,16 +135,26 @@ def _moments(name: str, seen: np.ndarray) -> tuple[float, float]:
 
 def _labels(name: str, array: np.ndarray, space: Categorical) -> tuple[Any, ...]:
     """Return the distinct labels of an array in their order, as plain JSON types."""
-    distinct = {value for value in array.ravel().tolist() if value is not None}
-    if not all(isinstance(value, str | int) for value in distinct):
-        odd = next(value for value in distinct if not isinstance(value, str | int))
+    present = [value for value in entries(array) if value is not None]
+    first: dict[type, Any] = {}
+    for value in present:
+        first.setdefault(type(value), value)
+    odd = [value for kind, value in first.items() if kind not in (str, bool, int)]
+    if odd:
         raise DataError(
-            f"Expected labels of text or whole numbers in {name!r}, got {odd!r}. Convert them: "
+            f"Expected labels of text or whole numbers in {name!r}, got {odd[0]!r}. Convert them: "
             "`array.astype(str)`."
         )
+    if len(first) > 1:
+        raise DataError(
+            f"Expected labels of one type in {name!r}, all text, all whole numbers or all "
+            f"booleans, got {' and '.join(map(repr, first.values()))}. Convert them to one, and "
+            "leave None for a gap."
+        )
+    distinct = set(present)
     if len(distinct) != space.num_values:
         raise DataError(
             f"Expected {space.num_values} different labels in {name!r}, got {len(distinct)}. "
             f"Mend its space: `Categorical({len(distinct)})`."
         )
-    return tuple(sorted(distinct, key=lambda value: (isinstance(value, str), value)))
+    return tuple(sorted(distinct))

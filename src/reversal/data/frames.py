@@ -48,9 +48,19 @@ def read(path: str | os.PathLike[str]) -> Any:
         from reversal.data.pictures import read_pictures
 
         return read_pictures(path)
+    table = read_arrow(path)
+    return table.to_pandas() if path.suffix.lower() == ".csv" or is_pandas(table.schema) else table
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Read a file as an Arrow table, in which whole numbers with gaps stay whole.
+
+    Raises:
+        DataError: as `read` does.
+    """
     table = chosen(path, READERS)(path)
     check_rows(path, table.num_rows, table.num_columns)
-    return table.to_pandas() if path.suffix.lower() == ".csv" or is_pandas(table.schema) else table
+    return table
 
 
 def write(frame: Any, path: str | os.PathLike[str]) -> None:

@@ -25,22 +25,19 @@ def read_labels(path: Path, files: Sequence[str]) -> dict[str, np.ndarray]:
 
     Raises:
         DataError: unless it has one row for each file and a column besides their names, or if a
-            column has no value or too many labels.
+            column has no name, no value or too many labels, or its numbers are infinite or one.
     """
     from reversal.data.forms import to_table
 
-    table = to_table(frames.read(path))
-    if table.num_columns < 2:
-        raise DataError(
-            f"Expected the names of the files and a column of labels in {str(path)!r}, got "
-            f"{table.num_columns} column. Add one, or move the file to another folder."
-        )
+    read = frames.read_arrow(path)
+    _check_header(path, read.column_names, files)
+    table = to_table(read)
     first, *others = table.column_names
-    names = [str(name) for name in table[first].to_pylist()]
+    names = [str(name or "").removeprefix("./") for name in table[first].to_pylist()]
     _check_names(path, first, names, files)
     row = {name: number for number, name in enumerate(names)}
     ordered = table.take([row[file] for file in files])
-    return {name: _told(path, name, ordered[name]) for name in others}
+    return {name: _told(path, name, ordered[name], files) for name in others}
 
 
 def write_labels(path: Path, files: Sequence[str], told: Mapping[str, np.ndarray]) -> None:
@@ -54,6 +51,26 @@ def write_labels(path: Path, files: Sequence[str], told: Mapping[str, np.ndarray
     frames.write(pa.table({first: list(files), **columns}), path)
 
 
+def _check_header(path: Path, names: Sequence[str], files: Collection[str]) -> None:
+    """Refuse a first line that does not name the columns, or names too few."""
+    if names[0].removeprefix("./") in files:
+        raise DataError(
+            f"Expected the names of the columns in the first line of {str(path)!r}, got the "
+            f"picture {names[0]!r}. Put a line above it, such as `file,label`."
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"Expected the names of the files and a column of labels in {str(path)!r}, got "
+            f"{len(names)} column. Add one, or move the file to another folder."
+        )
+    blank = [number for number, name in enumerate(names[1:], 2) if not name.strip()]
+    if blank:
+        raise DataError(
+            f"Expected a name for every column in the first line of {str(path)!r}, got none for "
+            f"column {blank[0]} (counting from 1). Name it, or delete the column."
+        )
+
+
 def _check_names(path: Path, column: str, names: Sequence[str], files: Collection[str]) -> None:
     """Refuse names that are not those of the pictures, each of them once."""
     place = f"in the column {column!r} of {str(path)!r}"
@@ -63,10 +80,10 @@ def _check_names(path: Path, column: str, names: Sequence[str], files: Collectio
     known = set(files)
     extra = [name for name in names if name not in known]
     if extra:
-        cure = frames.near(extra[0], files)
+        got = repr(extra[0]) if extra[0] else "an empty cell"
         raise DataError(
-            f"Expected names of the folder's .png files {place}, got {extra[0]!r}; {cure} Add the "
-            "picture, or delete the row."
+            f"Expected names of the folder's .png files {place}, got {got}; "
+            f"{frames.near(extra[0], files)} Add the picture, or delete the row."
         )
     absent = sorted(known - set(names))
     if absent:
@@ -76,7 +93,7 @@ def _check_names(path: Path, column: str, names: Sequence[str], files: Collectio
         )
 
 
-def _told(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+def _told(path: Path, name: str, column: pa.ChunkedArray, files: Sequence[str]) -> np.ndarray:
     """Return a column as labels or numbers."""
     import pyarrow as pa
 
@@ -100,4 +117,23 @@ def _told(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
             f"{place} at most {MOST} labels, got {distinct}. Delete the column: nothing can be "
             "learned of what is another in nearly every picture."
         )
-    return entries.to_numpy(zero_copy_only=False)  # whole numbers with gaps become float64
+    numbers = entries.to_numpy(zero_copy_only=False)  # whole ones with gaps become float64
+    _check_reals(place, numbers, files)
+    return numbers
+
+
+def _check_reals(place: str, numbers: np.ndarray, files: Sequence[str]) -> None:
+    """Refuse numbers that are infinite or never vary."""
+    from reversal.data.arrays import LARGEST
+
+    wrong = np.flatnonzero(np.abs(numbers.astype(np.float64)) > LARGEST)
+    if len(wrong):
+        raise DataError(
+            f"{place} finite numbers below {LARGEST:g}, got {numbers[wrong[0]]:g} for "
+            f"{files[wrong[0]]!r}. Mend it, or leave the cell empty: that is a gap."
+        )
+    if np.nanmin(numbers) == np.nanmax(numbers):
+        raise DataError(
+            f"{place} numbers that vary, got {np.nanmin(numbers):g} everywhere. Delete the "
+            "column: there is nothing to learn in it."
+        )

@@ -4,7 +4,7 @@ r"""Arrays by name as states of a product: real factors are standardized, one af
 
 with m and s the mean and the standard deviation of all entries of the factor. What comes back has
 the caller's scale, shape and dtype. A NaN is a gap, and so is -1 among codes. In the place of codes
-there may be labels, text or objects of which None is a gap: they are given back as such.
+there may be labels, text or objects of one type of which None is a gap: they come back as such.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from reversal.data.array_form import ArrayForm, check_numbers
 from reversal.data.arrays import LARGEST
 from reversal.data.conditions import Condition
 from reversal.data.frames import near
-from reversal.data.labels import Category
+from reversal.data.labels import Category, Discrete
+from reversal.data.levels import Levels
 from reversal.data.pictures import FACTOR
 from reversal.data.scales import CodeScale
 from reversal.data.source import Encoded, Source, State, Target, by_name, required
@@ -264,9 +265,7 @@ class StateSource(Source):
                 continue
             if isinstance(condition, Condition):
                 labels = self.forms[name].labels or tuple(range(part.num_values))
-                kind = Category.KINDS[all(isinstance(label, int) for label in labels)]
-                column = Category(name, 0.0, categories=labels, kind=kind)
-                found[name] = CodeScale(column).resolve(condition)
+                found[name] = CodeScale(_discrete(name, labels)).resolve(condition)
         return found
 
     def _condition(self, name: str, condition: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -303,6 +302,14 @@ class StateSource(Source):
         )
 
 
+def _discrete(name: str, labels: tuple[Any, ...]) -> Discrete:
+    """Return labels of one type as a column: a range of whole numbers may end between them."""
+    kinds = set(map(type, labels))
+    if kinds == {int}:
+        return Levels(name, 0.0, labels)
+    return Category(name, 0.0, categories=labels, kind=Category.KINDS[kinds == {bool}])
+
+
 def _pair(name: str, condition: Any) -> tuple[Any, Any]:
     """Return values and what is known of them."""
     if isinstance(condition, Condition):
@@ -320,7 +327,11 @@ def _pair(name: str, condition: Any) -> tuple[Any, Any]:
 
 def _array(name: str, values: Any) -> np.ndarray:
     try:
-        return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if isinstance(values, Tensor):
+            return values.detach().cpu().numpy()
+        array = np.asarray(values)
+        is_spelled = array.dtype.kind == "U" and not hasattr(values, "dtype")
+        return np.asarray(values, object) if is_spelled else array  # 1 is not "1", as NumPy has it
     except (TypeError, ValueError) as error:
         raise DataError(
             f"Expected an array for {name!r}, got {type(values).__name__}: {error}. "
