@@ -261,11 +261,21 @@ def test_a_category_that_no_row_had_is_no_evidence_either():
     [
         ({"values": [1, 2, 3]}, "whole number from 1 to 3, got 8 in row 0 .*Add it to `values`"),
         ({"values": [1, 300, *range(2, 11)]}, "levels that uint8 holds, got 300.*Take it out"),
-        ({"values": [1, 1]}, "distinct whole numbers in `values`, got 1 twice"),
-        ({"values": [1.5]}, "integer in `values`"),
-        ({"values": []}, "at least 1 item"),
-        ({"values": list(range(1025))}, "at most 1024 items"),
-        ({"values": [-1, 2**63]}, "whole numbers of 64 bits"),
+        ({"values": [1, 1]}, "distinct whole numbers in `values`, got 1 twice. Delete one.$"),
+        ({"values": [*range(999), 1.5]}, "integer in `values`, got 1.5. Mend the value"),
+        ({"values": 7}, "list in `values`, got 7. Mend the value"),
+        ({"values": []}, "at least one entry in `values`, got none. List them"),
+        ({"values": list(range(2000))}, "at most 1,024 `values`, got 2,000. Say `type: integer`.$"),
+        (
+            {"values": [-1, 2**63]},
+            f"of 64 bits in `values`, got {2**63}. Take it out.$",
+        ),
+        (
+            {"values": [1, 2**70]},
+            f"of 64 bits in `values`, got {2**70}. Take it out.$",
+        ),
+        ({"values": [1, 10**4000]}, r"64 bits in `values`, got 10+\.\.\.0+. Take it out.$"),
+        ({"values": [-(2**64), 2**70]}, f"got -{2**64} and {2**70}. Take"),
         ({"least": 1}, "a field of type 'levels', got 'least'; choose from 'type', 'values'"),
     ],
 )

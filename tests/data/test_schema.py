@@ -263,7 +263,7 @@ MALFORMED = [
     ("version: 1\ncolumns: {a: {type: real, least: .nan}}", r"'a'.*finite number in `least`"),
     (
         "version: 1\ncolumns: {a: {type: category, categories: []}}",
-        r"'a'.*at least 1 .* in `categories`",
+        r"'a'.*at least one entry in `categories`, got none",
     ),
     (
         "version: 1\ncolumns: {a: {type: boolean, categories: [x]}}",
@@ -272,6 +272,14 @@ MALFORMED = [
     (
         "version: 1\ncolumns: {a: {type: real, least: 3, greatest: 2}}",
         r"Column 'a'.*expected least <= greatest, got 3 and 2. Mend one",
+    ),
+    (
+        f"version: 1\ncolumns: {{a: {{type: integer, least: {10**400}, greatest: 2}}}}",
+        r"Column 'a'.*expected least <= greatest, got 10+\.\.\.0+ and 2. Mend one",
+    ),
+    (
+        f"version: 1\ncolumns: {{a: {list(range(2000))}}}",
+        r"Column 'a'.*expected a type, got \[0, 1, 2, 3, 4, 5, \.\.\.\]. Write",
     ),
     ("!!python/object/apply:os.getcwd []", r"Expected YAML"),
 ]

@@ -168,6 +168,11 @@ def test_labels_of_several_types_are_refused(labels, said):
         opened(kinds(np.array(labels * 2, object)), KIND)
 
 
+def test_gaps_alone_are_no_labels():
+    with pytest.raises(DataError, match=r"a label in 'kind', got gaps alone. Leave"):
+        opened(kinds(np.array([None, math.nan] * 3, object)), KIND)
+
+
 def test_a_list_of_several_types_is_not_spelled_out_before_it_is_seen():
     with pytest.raises(DataError, match=r"labels of one type in 'kind', all .*got 1 and '1'"):
         opened(kinds([1, "1", 2] * 2), KIND)

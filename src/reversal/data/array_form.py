@@ -136,6 +136,8 @@ def _moments(name: str, seen: np.ndarray) -> tuple[float, float]:
 def _labels(name: str, array: np.ndarray, space: Categorical) -> tuple[Any, ...]:
     """Return the distinct labels of an array in their order, as plain JSON types."""
     present = [value for value in entries(array) if value is not None]
+    if not present:
+        raise DataError(f"Expected a label in {name!r}, got gaps alone. Leave the factor out.")
     first: dict[type, Any] = {}
     for value in present:
         first.setdefault(type(value), value)

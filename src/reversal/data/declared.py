@@ -6,7 +6,8 @@ What is left out is taken from the data.
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal, Self, final, get_args, get_type_hints
+import reprlib
+from typing import Annotated, Any, Literal, Self, TypeVar, final, get_args, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -37,7 +38,8 @@ class Declared(BaseModel):
         """Refuse a range of numbers that is empty."""
         ends = field(self, "least"), field(self, "greatest")
         if all(isinstance(end, int | float) for end in ends) and ends[0] > ends[1]:
-            raise ValueError(f"least <= greatest, got {ends[0]:g} and {ends[1]:g}")
+            got = " and ".join(map(_shown, ends))
+            raise ValueError(f"least <= greatest, got {got}. Mend one of the two.")
         return self
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -80,7 +82,13 @@ class DeclaredCategory(Declared):
     """Values that can occur; in their order where they are ordered."""
 
     type: Literal["category", "ordered category"]
-    categories: tuple[Label, ...] | None = Field(None, min_length=1)
+    categories: tuple[Label, ...] | None = None
+
+    @field_validator("categories")
+    @classmethod
+    def are_some(cls, values: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
+        """Refuse an empty list."""
+        return _some("categories", values)
 
 
 @final
@@ -88,20 +96,27 @@ class DeclaredLevels(Declared):
     """Whole numbers that can occur, each modelled on its own, those that never do among them."""
 
     type: Literal["levels"]
-    values: tuple[StrictInt, ...] | None = Field(None, min_length=1, max_length=MOST_LEVELS)
+    values: tuple[StrictInt, ...] | None = None
 
     @field_validator("values")
     @classmethod
     def are_distinct(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
         """Refuse what is there twice, or what no column of whole numbers holds."""
+        values = _some("values", values)
         if values is None:
             return None
+        if len(values) > MOST_LEVELS:
+            most, count = f"{MOST_LEVELS:,}", f"{len(values):,}"
+            raise ValueError(f"at most {most} `values`, got {count}. Say `type: integer`.")
         if len(set(values)) < len(values):
             twice = next(value for k, value in enumerate(values) if value in values[:k])
-            raise ValueError(f"distinct whole numbers in `values`, got {twice} twice")
+            got = f"{_shown(twice)} twice"
+            raise ValueError(f"distinct whole numbers in `values`, got {got}. Delete one.")
         low, high = min(values), max(values)
         if low < -(2**63) or high >= (2**63 if low < 0 else 2**64):
-            raise ValueError(f"whole numbers of 64 bits in `values`, got {low} and {high}")
+            ends = [end for end in (low, high) if not -(2**63) <= end < 2**63]
+            got = " and ".join(map(_shown, ends))
+            raise ValueError(f"whole numbers of 64 bits in `values`, got {got}. Take it out.")
         return values
 
 
@@ -121,6 +136,21 @@ AnyDeclared = Annotated[
     | DeclaredAlone,
     Field(discriminator="type"),
 ]
+
+
+T = TypeVar("T")
+
+
+def _some(name: str, values: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    """Return what a list holds, which is not nothing."""
+    if values is not None and not values:
+        cure = "List them, or take the field out to have them inferred."
+        raise ValueError(f"at least one entry in `{name}`, got none. {cure}")
+    return values
+
+
+def _shown(number: float) -> str:
+    return reprlib.repr(number) if isinstance(number, int) else f"{number:g}"
 
 
 def field(declared: Declared | None, name: str) -> Any:

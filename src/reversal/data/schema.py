@@ -17,6 +17,7 @@ row had is drawn as rarely as the model learns, and a condition that allows noth
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,9 @@ def _said(name: str, what: Any, error: ValidationError) -> str:
     first = error.errors()[0]
     column = f"Column {name!r} of space.yaml"
     if not isinstance(what, Mapping) or "type" not in what:
-        return f"{column}: expected a type, got {what!r}. Write `type: real`, or another type."
+        return (
+            f"{column}: expected a type, got {reprlib.repr(what)}. Write `type: real`, or another."
+        )
     if first["type"] == "union_tag_invalid":
         kind = str(what["type"])
         return f"{column}: expected a known type, got {kind!r}; {near(kind, KINDS)}"
@@ -215,10 +218,15 @@ def _said(name: str, what: Any, error: ValidationError) -> str:
             f"{near(field, known)}"
         )
     if first["type"] == "value_error":
-        reason = first["msg"].removeprefix("Value error, ")
-        return f"{column}: expected {reason}. Mend one of the two."
-    reason = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        return f"{column}: expected {first['msg'].removeprefix('Value error, ')}"
+    got = reprlib.repr(first["input"] if place else what.get(field))
+    reason = (
+        first["msg"]
+        .removeprefix("Input should be ")
+        .removeprefix("a valid ")
+        .replace("tuple", "list")
+    )
     return (
-        f"{column}: expected {reason} in `{field}`, got {what.get(field)!r}. Mend the value, or "
-        "take the field out to have it inferred."
+        f"{column}: expected {reason} in `{field}`, got {got}. Mend the value, or take "
+        "the field out to have it inferred."
     )
