@@ -162,7 +162,11 @@ def test_a_signal_saves_and_stops_and_gives_the_handler_back(whole, tmp_path, nu
     assert signal.getsignal(number) is before
 
 
-def test_the_second_signal_does_not_wait(tmp_path):
+def test_the_second_signal_does_not_wait(tmp_path, request):
+    """Where the first handler is Python's own; a job in the background inherits none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def twice(check):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
