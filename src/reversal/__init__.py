@@ -14,7 +14,7 @@ from reversal.clocks import (
 )
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
-from reversal.denoisers import Empirical, Enumerated, GaussianData, NetworkDenoiser
+from reversal.denoisers import Empirical, Energy, Enumerated, GaussianData, NetworkDenoiser
 from reversal.errors import (
     CapabilityError,
     CheckpointError,
@@ -29,7 +29,7 @@ from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo
 from reversal.networks import Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import Regression
+from reversal.objectives import Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -43,6 +43,7 @@ from reversal.parametrizations import (
 from reversal.processes import (
     Brownian,
     Chain,
+    FromGenerator,
     Gaussian,
     Independent,
     Interpolant,
@@ -61,22 +62,24 @@ from reversal.schedules import (
     VarianceExploding,
     VariancePreserving,
 )
-from reversal.spaces import SO3, Categorical, Euclidean, Product, Torus
+from reversal.spaces import SO3, Categorical, Counts, Euclidean, Product, Simplex, Torus
 
 if TYPE_CHECKING:
     from reversal.metrics.pooling import Pooled, pool, pool_draws
     from reversal.model import Model, load
 
 __all__ = [
-    "Euclidean", "Categorical", "Torus", "SO3", "Product",
+    "Euclidean", "Categorical", "Counts", "Torus", "SO3", "Simplex", "Product",
     "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
+    "FromGenerator",
     "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "NetworkDenoiser",
+    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
+    "Regression", "Implicit", "ScoreMatching",
+    "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "Likelihood",
     "Perceptron", "Transformer",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",

@@ -31,12 +31,12 @@ from reversal.generators import DenseJumps, Generator, Jumps, Leap
 from reversal.grids import Time
 from reversal.noise import Randomness
 from reversal.questions import ask, check_counts
-from reversal.space import Space
+from reversal.space import JumpSpace, Space
 from reversal.state import State, Tree
 
 __all__ = [
-    "Capability", "DenseJumps", "Denoiser", "Estimate", "Generator", "JointEstimate", "Jumps",
-    "Kernel", "Kind", "Law", "Leap", "Objective", "Path", "Process", "Sampler", "Space",
+    "Capability", "DenseJumps", "Denoiser", "Estimate", "Generator", "JointEstimate", "JumpSpace",
+    "Jumps", "Kernel", "Kind", "Law", "Leap", "Objective", "Path", "Process", "Sampler", "Space",
 ]  # fmt: skip
 
 

@@ -5,7 +5,8 @@ A generator on our spaces has a drift f, a covariance a and jump rates R(x -> y)
 .. math:: L h(x) = f \cdot \nabla h + \tfrac12 a : \nabla^2 h + \sum_{y} R(x \to y) (h(y) - h(x)).
 
 Given the generalized score of the marginals q_t, its exact reversal K_1 has drift
-:math:`-f + a \nabla \log q_t`, covariance a, and rates :math:`R(y \to x) q_t(y) / q_t(x)`. Churn
+:math:`-f + \nabla \cdot a + a \nabla \log q_t`, covariance a, and rates
+:math:`R(y \to x) q_t(y) / q_t(x)`. Churn
 c >= 0 gives :math:`K_c = K_1 + \frac{c^2 - 1}{2} (L + K_1)`, for diffusions at every c and for
 jumps at c >= 1; jumps with c < 1 have the rates :math:`[K_1 - L]_+ + c^2 \min(K_1, L)`. All have
 the marginals of the reversal. Source: Anderson (1982); Campbell et al. (2022), Proposition 1;
@@ -15,6 +16,7 @@ Benton et al. (2024), section 3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -52,9 +54,10 @@ class Jumps(ABC):
 @final
 @dataclass(frozen=True)
 class DenseJumps(Jumps):
-    """Jumps given by the full table of rates out of x."""
+    """Jumps given by the full table of rates out of x, and of those into x where they are known."""
 
     table: Tensor
+    back: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -68,7 +71,9 @@ class DenseJumps(Jumps):
 
     @property
     def into(self) -> Tensor:
-        """Refused: a table of rates out of x does not hold those into x."""
+        """The rates into x; refused where the table holds those out of x alone."""
+        if self.back is not None:
+            return self.back
         raise CapabilityError(
             "Expected a forward generator for the rates into x, got a reversed one, which knows "
             "its rates out of x alone. Ask the process: process.forward(x, t).jumps.into."
@@ -103,11 +108,22 @@ class Leap:
         moves = weights.sum(-1)
         return cls(moves / (moves + stay).clamp_min(torch.finfo(moves.dtype).tiny), weights)
 
-    def sample(self, x: Tensor, generator: Randomness = None) -> Tensor:
-        """Draw the next state from ``x``, int64 of shape ``(B, *sites)``."""
-        u = noise.uniform(x.shape, self.prob, generator)
-        jumps = u < self.prob
-        return torch.where(jumps, noise.categorical(self.weights, generator, jumps), x)
+    def sample(
+        self,
+        x: Tensor,
+        generator: Randomness = None,
+        hop: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Draw the next state from ``x``, int64 of shape ``(B, *sites)``.
+
+        Args:
+            x: the states.
+            generator: where randomness comes from.
+            hop: where jump k leads from x; to state k if None.
+        """
+        jumps = noise.uniform(x.shape, self.prob, generator) < self.prob
+        k = noise.categorical(self.weights, generator, jumps)
+        return torch.where(jumps, k if hop is None else hop(x, k), x)
 
     def law(self, x: Tensor) -> Tensor:
         """Return the probabilities of the next state, ``(B, *sites, N)``."""
@@ -124,15 +140,18 @@ class Generator:
 
     Args:
         drift: ``(B, *tangent_shape)``.
-        covariance: ``(B, *sites)`` if isotropic (then a number or a tensor that broadcasts so).
+        covariance: ``(B, *sites)`` if isotropic (then a number or a tensor that broadcasts so), or
+            matrices on the last dimension of the tangent, ``(B, *tangent_shape, d)``.
         jumps: the jump part.
         lift: the number of tangent dimensions beyond the sites (3-vectors of SO(3): 1).
+        divergence: div a, ``(B, *tangent_shape)``, where the covariance depends on the state.
     """
 
     drift: Tensor | None = None
     covariance: Any = None
     jumps: Jumps | None = None
     lift: int = 0
+    divergence: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -157,7 +176,7 @@ class Generator:
         """
         if self.jumps is not None:
             return Generator(jumps=DenseJumps(_reversed_rates(self.jumps, score, churn)))
-        drift = state.trail((1 + churn**2) / 2 * self.covariance, self.lift) * score
+        drift = self._flow((1 + churn**2) / 2, score)
         if self.drift is not None:
             drift = drift - self.drift
         return Generator(drift, churn**2 * self.covariance, lift=self.lift)
@@ -166,8 +185,21 @@ class Generator:
         r"""Return L + K_1: reversible with respect to the marginal, in its own pseudo-time."""
         if self.jumps is not None:
             return Generator(jumps=DenseJumps(self.rates + _reversed_rates(self.jumps, score, 1.0)))
-        flow = state.trail(self.covariance, self.lift) * score
-        return Generator(flow, 2 * self.covariance, lift=self.lift)
+        return Generator(self._flow(1.0, score), 2 * self.covariance, lift=self.lift)
+
+    def pull(self, v: Tensor) -> Tensor:
+        """Return a v for a tangent vector v, ``(B, *tangent_shape)``."""
+        if self._is_matrix(v):
+            return (self.covariance @ v[..., None]).squeeze(-1)
+        return state.trail(self.covariance, self.lift) * v
+
+    def spread(self, z: Tensor) -> Tensor:
+        r"""Return :math:`a^{1/2} z`: normal with covariance a for standard normal z."""
+        if not self._is_matrix(z):
+            return state.trail(self.covariance, self.lift) ** 0.5 * z
+        values, vectors = torch.linalg.eigh(self.covariance)
+        root = values.clamp_min(0).sqrt()[..., None]
+        return (vectors @ (root * (vectors.mT @ z[..., None]))).squeeze(-1)
 
     def gap(self, score: Tensor, target: Tensor) -> Tensor:
         r"""The rate of path divergence between the reversals by ``target`` r and ``score`` s.
@@ -183,8 +215,50 @@ class Generator:
             ratio = target.exp()
             shift = torch.where(ratio > 0, ratio * (target - score), 0.0)
             return torch.where(into > 0, into * (score.exp() - ratio + shift), 0.0).sum(-1)
-        error = (target - score) ** 2
-        return self.covariance / 2 * (error.flatten(-self.lift).sum(-1) if self.lift else error)
+        error = target - score
+        if self._is_matrix(error):
+            return (error * self.pull(error)).sum(-1) / 2
+        square = error**2
+        return self.covariance / 2 * (square.flatten(-self.lift).sum(-1) if self.lift else square)
+
+    def scaled(self, rate: Any, sites: int) -> Generator:
+        """Return the generator per unit of another time, or integrated over a step.
+
+        Args:
+            rate: a number, or a tensor that broadcasts over ``(B, *sites)``.
+            sites: the number of site dimensions.
+        """
+        if self.jumps is not None:
+            table = state.trail(rate, 1) * self.jumps.rates
+            return Generator(jumps=DenseJumps(table, state.trail(rate, 1) * self.jumps.into))
+        lifted = state.trail(rate, self.lift)
+        covariance = self.covariance
+        if covariance is not None:
+            extra = covariance.ndim - 1 - sites if isinstance(covariance, Tensor) else 0
+            covariance = state.trail(rate, extra) * covariance
+        drift = None if self.drift is None else lifted * self.drift
+        bend = None if self.divergence is None else lifted * self.divergence
+        return Generator(drift, covariance, None, self.lift, bend)
+
+    def step(self, space: Any, x: Tensor, generator: Randomness = None) -> Tensor:
+        """Draw from x after one Euler step of a generator that is integrated over the step."""
+        if self.jumps is not None:
+            return space.leap(x, Leap.of_rates(self.rates), generator)
+        v = x.new_zeros(()) if self.drift is None else self.drift
+        if self.covariance is not None:
+            v = v + self.spread(noise.normal((len(x), *space.tangent_shape), x, generator))
+        return space.move(x, v)
+
+    def _is_matrix(self, v: Tensor) -> bool:
+        return isinstance(self.covariance, Tensor) and self.covariance.ndim > v.ndim
+
+    def _flow(self, share: float, score: Tensor) -> Tensor:
+        """The share of div a + a score."""
+        if self._is_matrix(score):
+            flow = share * self.pull(score)
+        else:
+            flow = state.trail(share * self.covariance, self.lift) * score
+        return flow if self.divergence is None else flow + share * self.divergence
 
     def _jumping(self) -> Jumps:
         if self.jumps is None:

@@ -220,11 +220,11 @@ class _ScalesOf:
 
 
 def default(path: Any) -> Parametrization:
-    """The parametrization that suits a path: preconditioned, noise, velocity or posterior."""
+    """The parametrization that suits a path: preconditioned, noise, velocity, posterior, score."""
     if isinstance(path, Gaussian):
         return Preconditioned()
     if not path.space.is_real:
-        return Posterior()
+        return Posterior() if path.conversion(Kind.POSTERIOR, Kind.SCORE) else Score()
     return Noise() if path.conversion(Kind.SCORE, Kind.NOISE) else Velocity()
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from reversal import state
 from reversal.errors import ClockError, SpaceError, listed
+from reversal.generators import Leap
 from reversal.grids import Tick
+from reversal.noise import Randomness
 
 
 class Space(ABC):
@@ -124,3 +126,28 @@ class Space(ABC):
             raise SpaceError(
                 f"Expected `{name}` to have {wanted} in {self}, got {x.dtype}. Convert it first."
             )
+
+
+class JumpSpace(Space):
+    """Where sites jump: a table of rates has one column for each of ``num_jumps`` jumps."""
+
+    is_real = False
+    num_jumps: int
+
+    @abstractmethod
+    def hop(self, x: Tensor, k: Tensor) -> Tensor:
+        """Where jump k leads from x, site by site; x itself where there is no such jump."""
+
+    @abstractmethod
+    def back(self, x: Tensor, k: Tensor) -> Tensor:
+        """The jump that leads from ``hop(x, k)`` to x."""
+
+    @final
+    def move(self, x: Tensor, v: Tensor) -> Tensor:
+        """Refused: there is no tangent to walk along."""
+        raise SpaceError(f"Expected a space with tangents, got {self}. Its states jump instead.")
+
+    @final
+    def leap(self, x: Tensor, law: Leap, generator: Randomness = None) -> Tensor:
+        """Draw the next state from x by the law of one step."""
+        return law.sample(x, generator, self.hop)

@@ -268,7 +268,7 @@ class Enumeration:
     ) -> list[Tensor]:
         script = Script(list(outcomes))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Leap, "sample", lambda leap, x, generator=None: script.play(leap, x))
+            patch.setattr(Leap, "sample", lambda leap, x, *rest: script.play(leap, x))
             sampler.step(self.denoiser, self.tree(codes), t, s)
         return script.laws
 

@@ -1,8 +1,9 @@
 """What reverses: a network, or an exact posterior."""
 
 from reversal.denoisers.empirical import Empirical
+from reversal.denoisers.energy import Energy
 from reversal.denoisers.enumerated import Enumerated
 from reversal.denoisers.gaussian import GaussianData
 from reversal.denoisers.network import NetworkDenoiser
 
-__all__ = ["Empirical", "Enumerated", "GaussianData", "NetworkDenoiser"]
+__all__ = ["Empirical", "Energy", "Enumerated", "GaussianData", "NetworkDenoiser"]

@@ -109,8 +109,9 @@ def _form(path: Any, how: Parametrization) -> tuple[int, ...]:
     if path.space.is_real:
         is_clean = how.kind is Kind.CLEAN
         return path.space.event_shape if is_clean else path.space.tangent_shape
-    wide = path.noisy_space.num_states if how.kind is Kind.SCORE else path.space.num_values
-    return (*path.space.sites, wide)
+    if how.kind is Kind.SCORE:
+        return (*path.space.sites, path.noisy_space.num_jumps)
+    return (*path.space.sites, path.space.num_values)
 
 
 def _check_output(n: int, form: tuple[int, ...], output: Any) -> None:

@@ -1,5 +1,6 @@
 """What training minimizes."""
 
+from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
-__all__ = ["Regression"]
+__all__ = ["Implicit", "Regression", "ScoreMatching", "implicit_rate"]

@@ -2,6 +2,7 @@
 
 from reversal.processes.brownian import Brownian
 from reversal.processes.chain import Chain
+from reversal.processes.from_generator import FromGenerator
 from reversal.processes.gaussian import Gaussian
 from reversal.processes.independent import Independent
 from reversal.processes.interpolant import Interpolant, Paired
@@ -11,6 +12,7 @@ from reversal.processes.uniform import Uniform
 __all__ = [
     "Brownian",
     "Chain",
+    "FromGenerator",
     "Gaussian",
     "Independent",
     "Interpolant",

@@ -11,23 +11,24 @@ integrated over the step. At churn 0 a diffusion follows its velocity,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from reversal import noise, state
-from reversal.core import Capability, Kind, Leap, Path
+from reversal import state
+from reversal.core import Capability, Denoiser, Kind, Path, Sampler
 from reversal.errors import CapabilityError
 from reversal.grids import Tick
 from reversal.noise import Randomness
 from reversal.samplers.needs import require
-from reversal.samplers.one_call import OneCall
+from reversal.state import Tree
 
 
 @final
 @dataclass(frozen=True)
-class Euler(OneCall):
+class Euler(Sampler):
     """One call per step; weak order 1, on every space and every product.
 
     Args:
@@ -51,29 +52,59 @@ class Euler(OneCall):
         needed = {Capability.GENERATOR} | ({Capability.VELOCITY} if self.churn == 0 else set())
         require(self, path, needed, "Use Euler(churn=0) for a path, Ancestral() for a chain.")
 
-    def move(
-        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
-    ) -> Tensor:
+    def advance(
+        self,
+        denoiser: Denoiser,
+        x_t: Any,
+        t: Any,
+        s: Any,
+        cond: Any,
+        stop: Tree,
+        generator: Randomness,
+    ) -> Any:
         """Leap, walk or follow the velocity; take the bridge at the ends."""
-        ends = needs_bridge(path, t, s, starts=self.churn > 0 or not path.space.is_real)
+        process, estimate = denoiser.process, denoiser(x_t, t, cond)
+        ends = state.map(self._ends, process.parts, t, s)
+        laws = process.increment(x_t, t, s) if self._needs_law(process.parts, ends) else None
+        move = partial(self._move, generator)
+        return state.map(move, process.parts, x_t, t, s, estimate, ends, laws)
+
+    def _ends(self, path: Any, t: Any, s: Any) -> Any:
+        return needs_bridge(path, t, s, starts=self.churn > 0 or not path.space.is_real)
+
+    def _follows_velocity(self, path: Any) -> bool:
+        return path.space.is_real and self.churn == 0
+
+    def _needs_law(self, parts: Any, ends: Any) -> bool:
+        pairs = state.leaves(state.map(lambda path, end: (path, end), parts, ends))
+        return any(end is not True and not self._follows_velocity(path) for path, end in pairs)
+
+    def _move(
+        self,
+        generator: Randomness,
+        path: Any,
+        x_t: Tensor,
+        t: Any,
+        s: Any,
+        estimate: Any,
+        ends: Any,
+        law: Any,
+    ) -> Tensor:
         if ends is True:
             return path.ancestor(x_t, t, s, estimate).sample(generator)
-        moved = self._inside(generator, path, x_t, t, s, estimate)
+        moved = self._inside(generator, path, x_t, t, s, estimate, law)
         if ends is False:
             return moved
         bridged = path.ancestor(x_t, t, s, estimate).sample(generator)
         return state.hold(~ends, moved, bridged, len(path.space.sites))
 
     def _inside(
-        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
+        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any, law: Any
     ) -> Tensor:
-        if path.space.is_real and self.churn == 0:
+        if self._follows_velocity(path):
             return drift(path, x_t, t, s, estimate.read(Kind.VELOCITY))
-        law = path.increment(x_t, t, s).reversal(estimate.read(Kind.SCORE), self.churn)
-        if law.jumps is not None:
-            return Leap.of_rates(law.rates).sample(x_t, generator)
-        z = noise.normal(law.drift.shape, law.drift, generator)
-        return path.space.move(x_t, law.drift + state.trail(law.covariance, law.lift) ** 0.5 * z)
+        law = law.reversal(estimate.read(Kind.SCORE), self.churn)
+        return law.step(path.noisy_space, x_t, generator)
 
 
 def drift(path: Any, x_t: Tensor, t: Any, s: Any, velocity: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ def _predict(
     if path.space.is_real:
         x_rho = drift(path, x_t, t, rho, first.read(Kind.VELOCITY))
     else:
-        x_rho = Leap.of_rates(_rates(path, x_t, t, rho, first)).sample(x_t, generator)
+        leap = Leap.of_rates(_rates(path, x_t, t, rho, first))
+        x_rho = path.noisy_space.leap(x_t, leap, generator)
     return state.hold(stop, x_t, x_rho, len(path.space.sites))
 
 
@@ -111,7 +112,8 @@ def _correct(
         late = 1 / (2 * theta)
         mean = (1 - late) * first.read(Kind.VELOCITY) + late * second.read(Kind.VELOCITY)
         return drift(path, x_t, t, s, mean)
-    return trapezoid(path, theta, x_t, x_rho, t, rho, s, first, second).sample(x_rho, generator)
+    leap = trapezoid(path, theta, x_t, x_rho, t, rho, s, first, second)
+    return path.noisy_space.leap(x_rho, leap, generator)
 
 
 def trapezoid(

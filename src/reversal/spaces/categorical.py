@@ -7,13 +7,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from reversal.core import Space
+from reversal.core import JumpSpace
 from reversal.errors import SpaceError
 from reversal.spaces.shapes import checked_shape
 
 
 @final
-class Categorical(Space):
+class Categorical(JumpSpace):
     """Codes 0 .. K - 1, int64, every code a site.
 
     ``Categorical(27)`` has sites (); ``Categorical(27, 256)`` has (256,);
@@ -27,8 +27,6 @@ class Categorical(Space):
     Raises:
         SpaceError: unless the numbers are positive integers.
     """
-
-    is_real = False
 
     def __init__(
         self, num_states: int | tuple[int, ...], *sites: int, masked: bool = False
@@ -68,9 +66,21 @@ class Categorical(Space):
         """State 0."""
         return torch.zeros((n, *self.event_shape), dtype=torch.int64, device=like.device)
 
-    def move(self, x: Tensor, v: Tensor) -> Tensor:
-        """Refused: a finite set has no tangent to walk along."""
-        raise SpaceError(f"Expected a space with tangents, got {self}. Its states jump instead.")
+    @property
+    def num_jumps(self) -> int:
+        """One jump per state: where to."""
+        return self.num_states
+
+    def hop(self, x: Tensor, k: Tensor) -> Tensor:
+        """State k, where the site may take it."""
+        if self.cardinalities is None:
+            return k
+        high = torch.tensor(self.cardinalities, device=x.device)
+        return torch.where((k < high) | (k == self.num_values), k, x)
+
+    def back(self, x: Tensor, k: Tensor) -> Tensor:
+        """To x."""
+        return x
 
     def _own_sites(self) -> tuple[int, ...]:
         return () if self.cardinalities else self.sites

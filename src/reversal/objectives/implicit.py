@@ -1,0 +1,226 @@
+r"""Implicit score matching: the score of the marginals from draws of x_t alone.
+
+.. math:: J = E_{q_t}\Big[\tfrac12 s^T a s
+   + \nabla \cdot \big(a s + \tfrac12 \nabla \cdot a - f\big)\Big], \qquad
+   J = E_{q_t} \sum_y \big[R(y \to x) e^{s_y(x)} - R(x \to y) (1 + s_x(y))\big],
+
+on real spaces and on jumps, with :math:`s_x(y)` the log-ratio that the denoiser gives at y for the
+jump back to x; their sum over the factors of a product. J differs from denoising score matching by
+what does not depend on the score, and its integral over t is the bound on -log p with constants
+kept. The jump term is a divergence for any positive ratios, coherent or not. Source: Hyvarinen
+(2005); Benton et al. (2024), section 4.2 and Theorem 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from reversal import noise, state
+from reversal.core import Capability, Denoiser, Generator, JumpSpace, Objective, Process
+from reversal.denoisers.energy import Energy
+from reversal.errors import CapabilityError, ClockError
+from reversal.noise import Randomness
+from reversal.operators import Neighbors, Tangent
+from reversal.state import State, Tree
+
+Scores = Callable[[Any], Any]
+"""States to a tree of scores."""
+
+
+@final
+@dataclass(frozen=True)
+class Traces:
+    """How the terms that look around x are found.
+
+    Args:
+        probes: random signs per divergence (Hutchinson), or None for the exact trace.
+        jumps: jumps that are drawn per item in place of a visit to every neighbor, or None.
+    """
+
+    probes: int | None = None
+    jumps: int | None = None
+
+
+@final
+class Implicit(Objective):
+    """The implicit loss of a denoiser whose estimates have a score; the process needs no kernel.
+
+    Args:
+        probes: random signs per divergence, for spaces of many dimensions; None for the exact
+            trace, one backward pass per tangent dimension.
+        jumps: jumps drawn per item, for spaces of many neighbors; None visits every neighbor, one
+            call of the denoiser each.
+        weight: a positive function of t, ``(B,)`` to ``(B,)``: it moves effort between times and
+            leaves the minimizer where it is; 1 if None, for which the loss is the bound's rate.
+    """
+
+    def __init__(
+        self,
+        probes: int | None = None,
+        jumps: int | None = None,
+        weight: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.traces, self.weight = Traces(probes, jumps), weight
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: State,
+        cond: Any = None,
+        observed: Tree = None,
+        x_1: State | None = None,
+        generator: Randomness = None,
+    ) -> Tensor:
+        """Return the losses, ``(B,)``, nats per unit of t.
+
+        Raises:
+            ClockError: if the clock law of the denoiser is not shared, or entries are missing.
+            CapabilityError: if the path has no generator, or the estimate no score.
+        """
+        process, n = denoiser.process, state.batch_size(x_0)
+        if Capability.GENERATOR not in process.provides or x_1 is not None:
+            raise CapabilityError(
+                f"Expected a process with a generator, and no x_1, got {process}. Use Regression()."
+            )
+        clock = denoiser.clocks.sample(process.space, n, state.like(x_0), generator)
+        if observed is not None or not isinstance(clock.time, Tensor) or clock.time.ndim > 1:
+            raise ClockError(
+                "Expected one time per item and no gaps for an implicit loss, got others. "
+                "Use SharedClock() and whole rows."
+            )
+        x_t = process.kernel(x_0, clock.time).sample(generator)
+        loss = implicit_rate(
+            process,
+            clock.time,
+            lambda y: denoiser(y, clock.time, cond).score,
+            x_t,
+            self.traces,
+            generator,
+        )
+        return loss if self.weight is None else self.weight(clock.time) * loss
+
+
+@final
+class ScoreMatching:
+    r"""Generalized score matching of an unnormalized model :math:`p \propto e^{-E}` to data.
+
+    .. math:: J(E) = E_{data}\Big[\frac{L^* e^{-E}}{e^{-E}} - L E\Big],
+
+    with L the generator of a process at one time: Brownian motion gives Hyvarinen's objective,
+    jumps to neighbors a ratio matching, on any space. The minimizer is the law of the data, where
+    the process moves between all states that it charges. Source: Hyvarinen (2005, 2007); Lyu
+    (2009); Benton et al. (2024), section 5.
+
+    Args:
+        energy: a module, ``x -> (B,)``.
+        process: whose generator compares neighbors.
+        at: the time at which the generator is taken.
+        probes: as of ``Implicit``.
+        jumps: as of ``Implicit``.
+    """
+
+    def __init__(
+        self,
+        energy: Callable[[Any], Tensor],
+        process: Process,
+        at: float = 0.5,
+        probes: int | None = None,
+        jumps: int | None = None,
+    ) -> None:
+        self.process, self.at, self.traces = process, at, Traces(probes, jumps)
+        self.model = Energy(lambda x, t, cond: -energy(x), process)
+
+    def __call__(self, x: State, generator: Randomness = None) -> Tensor:
+        """Return the losses of data x, ``(B,)``."""
+        self.process.space.check_form(x, "x")
+        t = torch.full((state.batch_size(x),), self.at, dtype=state.like(x).dtype)
+        t = t.to(state.like(x).device)
+        return implicit_rate(
+            self.process, t, lambda y: self.model(y, t).score, x, self.traces, generator
+        )
+
+
+def implicit_rate(
+    process: Process,
+    t: Tensor,
+    scores: Scores,
+    x: State,
+    traces: Traces = Traces(),
+    generator: Randomness = None,
+) -> Tensor:
+    """The integrand of J at states x and times t, ``(B,)``, nats per unit of t."""
+    laws, here = process.forward(x, t), scores(x)
+    space = process.noisy_space
+    names = list(space.factors) if space.factors else [""]
+    total = torch.zeros((), device=t.device)
+    for name in names:
+        how = _of_jumps if isinstance(state.take(space.parts, name), JumpSpace) else _of_drift
+        law, score = state.take(laws, name), state.take(here, name)
+        total = total + how(process, t, scores, x, name, law, score, traces, generator)
+    return total
+
+
+def _of_drift(
+    process: Process,
+    t: Tensor,
+    scores: Scores,
+    x: Any,
+    name: str,
+    law: Generator,
+    score: Tensor,
+    traces: Traces,
+    generator: Randomness,
+) -> Tensor:
+    def field(y: Any) -> Tensor:
+        there = state.take(process.forward(y, t), name)
+        flow = there.pull(state.take(scores(y), name))
+        if there.divergence is not None:
+            flow = flow + there.divergence / 2
+        return flow if there.drift is None else flow - there.drift
+
+    tangent = Tangent(process.noisy_space, name)
+    if traces.probes is None:
+        trace = tangent.divergence(field, x)
+    else:
+        trace = tangent.probe(field, x, traces.probes, generator)
+    return (score * law.pull(score)).flatten(1).sum(1) / 2 + trace
+
+
+def _of_jumps(
+    process: Process,
+    t: Tensor,
+    scores: Scores,
+    x: Any,
+    name: str,
+    law: Generator,
+    score: Tensor,
+    traces: Traces,
+    generator: Randomness,
+) -> Tensor:
+    into = law.jumps.into.to(score.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+    back = torch.where(into > 0, into * score.exp(), 0.0)
+    rates = law.rates.to(score.dtype)
+    change = state.sum_sites(back.sum(-1)) - state.sum_sites(rates.sum(-1))
+    neighbors, flat = Neighbors(process.noisy_space, name), rates.flatten(1)
+
+    def looked_back(y: Any, site: Tensor, k: Tensor) -> Tensor:
+        return neighbors.entry(state.take(scores(y), name), site, neighbors.back(x, site, k))
+
+    if traces.jumps is None:
+        terms = []
+        for rate, (site, k, y) in zip(flat.unbind(1), neighbors.every(x), strict=True):
+            at = torch.full((len(flat),), site, device=flat.device)
+            terms.append(torch.where(rate > 0, rate * looked_back(y, at, at - site + k), 0.0))
+        return change - torch.stack(terms).sum(0)
+    size = neighbors.part.num_jumps
+    drawn = []
+    for _ in range(traces.jumps):
+        choice = noise.categorical(flat, generator)
+        site, k = choice // size, choice % size
+        drawn.append(looked_back(neighbors.hop(x, site, k), site, k))
+    return change - flat.sum(1) * torch.stack(drawn).mean(0)

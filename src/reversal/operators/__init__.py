@@ -1,0 +1,11 @@
+"""Generators as operators on functions: adjoints, reversals from beta, Phi and the objectives."""
+
+from reversal.operators.derivatives import Field, Function, Tangent
+from reversal.operators.local import Local
+from reversal.operators.neighbors import Neighbors
+from reversal.operators.operator import Linear, Operator, Reversal, Sum, Tilt, Timed
+
+__all__ = [
+    "Field", "Function", "Linear", "Local", "Neighbors", "Operator", "Reversal", "Sum", "Tangent",
+    "Tilt", "Timed",
+]  # fmt: skip

@@ -1,0 +1,321 @@
+r"""A process given by its generator alone, which is simulated where it has no kernel.
+
+.. math:: L_t = \dot v(t)\, L,
+
+with L per unit of an operational time v. Euler's steps draw x_t from x_0, at order 1 in v / steps;
+the marginals have no density that is known, so the score is learned by implicit score matching
+(``objectives.Implicit``). Source: Benton et al. (2024), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from reversal import state
+from reversal.core import (
+    Capability,
+    DenseJumps,
+    Generator,
+    JumpSpace,
+    Kernel,
+    Kind,
+    Path,
+    Prior,
+    Process,
+)
+from reversal.errors import CapabilityError
+from reversal.grids import Grid, evaluate
+from reversal.noise import Randomness
+from reversal.operators import Local
+from reversal.schedules import QuadraticVariance, VarianceSchedule
+
+_TINY = 1e-12
+
+
+@final
+class FromGenerator(Process):
+    """Noise from a generator: the process with the local characteristics ``generator(x)``.
+
+    Args:
+        space: the space; on a product the factors may be coupled.
+        generator: states to a ``Generator`` per unit of operational time, or to a dict of them on a
+            product. The divergence of a covariance and the rates into x may be left out: they are
+            found by differentiation and from the neighbors.
+        prior: the law at t = 1, such as the stationary one.
+        schedule: the operational time v(t); ``QuadraticVariance`` by default.
+        kernel: ``(x_0, v) -> Kernel`` where the transition law is known; v is ``(B,)``.
+        steps: the steps of a simulation.
+
+    Raises:
+        CapabilityError: if there is no prior, or a finite chain is not irreducible.
+
+    Cost: ``steps`` evaluations of the generator per draw of x_t where there is no kernel.
+    """
+
+    starts_singular = False
+
+    def __init__(
+        self,
+        space: Any,
+        generator: Callable[[Any], Any],
+        prior: Prior,
+        schedule: VarianceSchedule | None = None,
+        kernel: Callable[[Any, Tensor], Kernel] | None = None,
+        steps: int = 100,
+    ) -> None:
+        if not isinstance(prior, Prior):
+            raise CapabilityError(
+                f"Expected a prior that q_1 is close to, got {prior!r}: a process is reversed from "
+                f"its law at t = 1. Give the stationary law, as a Prior."
+            )
+        self.space, self.operator, self._prior = space, Local(space, generator), prior
+        self.schedule = QuadraticVariance() if schedule is None else schedule
+        self.exact, self.steps = kernel, steps
+        if space.factors:
+            self.factors = {name: Factor(self, part) for name, part in space.factors.items()}
+        self.provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
+        _require_irreducible(space, generator)
+
+    def __repr__(self) -> str:
+        return f"FromGenerator({self.space}, {self.schedule})"
+
+    @property
+    def noisy_space(self) -> Any:
+        """The space itself."""
+        return self.space
+
+    @property
+    def prior(self) -> Prior:
+        """The law that was given."""
+        return self._prior
+
+    def kernel(self, x_0: Any, t: Any) -> Kernel:
+        """The kernel that was given, or a simulation from 0 to t."""
+        return self._run(x_0, self.elapsed(torch.zeros_like(self._time(t)), self._time(t)))
+
+    def transition(self, x_s: Any, s: Any, t: Any) -> Kernel:
+        """The same from s to t."""
+        return self._run(x_s, self.elapsed(self._time(s), self._time(t)))
+
+    def bridge(self, x_0: Any, x_t: Any, s: Any, t: Any) -> Kernel:
+        """Refused: it needs a transition density."""
+        raise CapabilityError(f"Expected a bridge, but {self} has a generator alone. Use Euler().")
+
+    def ancestor(self, x_t: Any, t: Any, s: Any, estimate: Any, eta: float = 1.0) -> Kernel:
+        """Refused: it needs a bridge."""
+        return self.bridge(x_t, x_t, s, t)
+
+    def elapsed(self, s: Any, t: Any) -> Any:
+        """v(t) - v(s)."""
+        return state.map(partial(_elapsed, self.schedule), t, s)
+
+    def forward(self, x: Any, t: Any) -> Any:
+        """The generator per unit of t."""
+        rates = state.map(partial(_rate, self.schedule), self.space.parts, t)
+        return self._scaled(x, rates)
+
+    def increment(self, x: Any, t: Any, s: Any) -> Any:
+        """The generator times v(t) - v(s)."""
+        return self._scaled(x, state.map(partial(_length, self.schedule), self.space.parts, t, s))
+
+    def conversion(
+        self, source: Kind, target: Kind
+    ) -> Callable[[Tensor, Tensor, Any], Tensor] | None:
+        """Between score and noise, minus the score in units of 1 / sqrt(v), on real spaces."""
+        return _conversion(self.schedule, self.space, source, target)
+
+    def grid(self, steps: int) -> Any:
+        """Equal steps in t: equal steps in sqrt(v) under the default schedule."""
+        return state.map(lambda part: Grid.uniform(steps), self.space.parts)
+
+    def laws(self, x: Any) -> Any:
+        """The generator at x per unit of operational time, complete."""
+        given = self.operator.characteristics(x)
+        if not self.space.factors:
+            return self._completed("", x, given)
+        return {name: self._completed(name, x, law) for name, law in given.items()}
+
+    def simulate(self, x: Any, v: Tensor, generator: Randomness = None) -> Any:
+        """Run every item for its own operational time v, ``(B,)``, in ``steps`` equal steps."""
+        for _ in range(self.steps):
+            x = self._step(x, v / self.steps, generator)
+        return x
+
+    def _step(self, x: Any, length: Tensor, generator: Randomness) -> Any:
+        laws = self.operator.characteristics(x)
+        lengths = state.map(lambda part: _spread(part, length), self.space.parts)
+        frozen = state.map(
+            lambda part, law, h: _bare(law).scaled(h, len(part.sites)),
+            self.space.parts, laws, lengths,
+        )  # fmt: skip
+        return state.map(
+            lambda part, law, y: law.step(part, y, generator), self.space.parts, frozen, x
+        )
+
+    def _run(self, x: Any, v: Any) -> Kernel:
+        shared = next(state.leaves(v))
+        if shared.ndim > 1 or (isinstance(v, Mapping) and len(v) > 1):
+            raise CapabilityError(
+                f"Expected one time per item for {self}, whose parts run together, got one per "
+                f"site or factor. Use SharedClock()."
+            )
+        return Simulation(self, x, shared) if self.exact is None else self.exact(x, shared)
+
+    def _time(self, t: Any) -> Any:
+        return next(iter(t.values())) if isinstance(t, Mapping) and self._share(t) else t
+
+    def _share(self, t: Mapping[str, Any]) -> bool:
+        first, *rest = t.values()
+        return all(other is first or torch.equal(other, first) for other in rest)
+
+    def _scaled(self, x: Any, rates: Any) -> Any:
+        return state.map(
+            lambda part, law, rate: law.scaled(rate, len(part.sites)),
+            self.space.parts, self.laws(x), rates,
+        )  # fmt: skip
+
+    def _completed(self, name: str, x: Any, law: Generator) -> Generator:
+        part = state.take(self.space.parts, name)
+        if isinstance(part, JumpSpace):
+            given = isinstance(law.jumps, DenseJumps) and law.jumps.back is None
+            return law if not given else _with_back(law, self.operator.rates_into(name, x))
+        if law.divergence is not None or law.covariance is None:
+            return law
+        bend = self.operator.divergence_of_covariance(name)(x)
+        return Generator(law.drift, law.covariance, None, law.lift, bend.detach())
+
+
+@final
+@dataclass(frozen=True)
+class Factor(Path):
+    """One factor of a process whose parts may be coupled: it shows its space and conversions."""
+
+    whole: FromGenerator
+    space: Any
+    starts_singular = False
+    provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
+
+    def __repr__(self) -> str:
+        return f"a factor {self.space} of {self.whole}"
+
+    @property
+    def noisy_space(self) -> Any:
+        """The space itself."""
+        return self.space
+
+    @property
+    def prior(self) -> Prior:
+        """Refused: the prior belongs to the whole."""
+        raise self._refusal("a prior")
+
+    def kernel(self, x_0: Any, t: Any) -> Kernel:
+        """Refused: the kernel belongs to the whole."""
+        raise self._refusal("a kernel")
+
+    def ancestor(self, x_t: Any, t: Any, s: Any, estimate: Any, eta: float = 1.0) -> Kernel:
+        """Refused: there is no bridge."""
+        raise self._refusal("a bridge")
+
+    def conversion(
+        self, source: Kind, target: Kind
+    ) -> Callable[[Tensor, Tensor, Any], Tensor] | None:
+        """As of the whole."""
+        return _conversion(self.whole.schedule, self.space, source, target)
+
+    def grid(self, steps: int) -> Grid:
+        """As of the whole."""
+        return Grid.uniform(steps)
+
+    def _refusal(self, what: str) -> CapabilityError:
+        return CapabilityError(f"Expected {what}, got {self}. Ask the whole process.")
+
+
+@final
+@dataclass(frozen=True)
+class Simulation(Kernel):
+    """The law of x_t given x_0, by simulation: it can be drawn from, not scored."""
+
+    process: FromGenerator
+    x_0: Any
+    v: Tensor
+
+    def sample(self, generator: Randomness = None) -> Any:
+        """Draw x_t."""
+        return self.process.simulate(self.x_0, self.v, generator)
+
+    def site_log_prob(self, x: Any) -> Any:
+        """Refused: a simulation has no density."""
+        raise CapabilityError(
+            f"Expected a transition density, but {self.process} is simulated. Train with "
+            f"Implicit(), which needs none, or give FromGenerator a kernel."
+        )
+
+    def target(self, kind: Kind, x_t: Any) -> Any:
+        """Refused likewise."""
+        return self.site_log_prob(x_t)
+
+
+def _with_back(law: Generator, back: Tensor) -> Generator:
+    return Generator(jumps=DenseJumps(law.rates, back))
+
+
+def _bare(law: Generator) -> Generator:
+    """A generator to step with, in which the rates into x are not asked for."""
+    if law.jumps is None:
+        return law
+    return _with_back(law, torch.zeros_like(law.rates))
+
+
+def _spread(part: Any, length: Tensor) -> Tensor:
+    return length[(...,) + (None,) * len(part.sites)]
+
+
+def _elapsed(schedule: VarianceSchedule, t: Any, s: Any) -> Any:
+    step = evaluate(schedule.step, t, s, dtype=torch.float64)
+    return step.at - step.to
+
+
+def _length(schedule: VarianceSchedule, part: Any, t: Any, s: Any) -> Any:
+    return _elapsed(schedule, part.align(t), part.align(s))
+
+
+def _rate(schedule: VarianceSchedule, part: Any, t: Any) -> Any:
+    return evaluate(schedule.variance, part.align(t), dtype=torch.float64).rate
+
+
+def _conversion(
+    schedule: VarianceSchedule, space: Any, source: Kind, target: Kind
+) -> Callable[[Tensor, Tensor, Any], Tensor] | None:
+    if not space.is_real or {source, target} != {Kind.SCORE, Kind.NOISE}:
+        return None
+
+    def convert(value: Tensor, x_t: Tensor, t: Any) -> Tensor:
+        v = evaluate(schedule.variance, space.align(t), dtype=value.dtype).variance
+        root = torch.as_tensor(v, dtype=value.dtype, device=value.device).clamp_min(_TINY).sqrt()
+        root = state.trail(root, value.ndim - root.ndim) if root.ndim else root
+        return -value * root if target is Kind.NOISE else -value / root
+
+    return convert
+
+
+def _require_irreducible(space: Any, generator: Callable[[Any], Any]) -> None:
+    """Refuse a chain on one finite site some of whose states cannot be reached from some other."""
+    size = getattr(space, "num_states", None)
+    if size is None or space.sites or size > 1000:
+        return
+    reach = (generator(torch.arange(size)).rates > 0).double() + torch.eye(size).double()
+    for _ in range(size.bit_length()):
+        reach = ((reach @ reach) > 0).double()
+    if not bool((reach > 0).all()):
+        x, y = (reach == 0).nonzero()[0].tolist()
+        raise CapabilityError(
+            f"Expected an irreducible chain, but no path leads from state {x} to state {y}: its "
+            f"law at t = 1 keeps the memory of where it began. Add rates, or use Mask, which "
+            f"absorbs every state by t = 1."
+        )
