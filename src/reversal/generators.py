@@ -228,17 +228,23 @@ class Generator:
             rate: a number, or a tensor that broadcasts over ``(B, *sites)``.
             sites: the number of site dimensions.
         """
+
+        def times(part: Any, dims: int) -> Any:
+            if not isinstance(part, Tensor) or not isinstance(rate, Tensor):
+                return None if part is None else part * rate
+            return part * state.trail(rate, dims).to(part)
+
         if self.jumps is not None:
-            table = state.trail(rate, 1) * self.jumps.rates
-            return Generator(jumps=DenseJumps(table, state.trail(rate, 1) * self.jumps.into))
-        lifted = state.trail(rate, self.lift)
-        covariance = self.covariance
-        if covariance is not None:
-            extra = covariance.ndim - 1 - sites if isinstance(covariance, Tensor) else 0
-            covariance = state.trail(rate, extra) * covariance
-        drift = None if self.drift is None else lifted * self.drift
-        bend = None if self.divergence is None else lifted * self.divergence
-        return Generator(drift, covariance, None, self.lift, bend)
+            jumps = DenseJumps(times(self.jumps.rates, 1), times(self.jumps.into, 1))
+            return Generator(jumps=jumps)
+        extra = self.covariance.ndim - 1 - sites if isinstance(self.covariance, Tensor) else 0
+        return Generator(
+            times(self.drift, self.lift),
+            times(self.covariance, extra),
+            None,
+            self.lift,
+            times(self.divergence, self.lift),
+        )
 
     def step(self, space: Any, x: Tensor, generator: Randomness = None) -> Tensor:
         """Draw from x after one Euler step of a generator that is integrated over the step."""

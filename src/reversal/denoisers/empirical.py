@@ -9,7 +9,6 @@ per factor, 0 is known and 1 is dropped. Under a clock shared by all sites every
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, final
@@ -104,16 +103,17 @@ class Empirical(Denoiser):
         return state.sum_sites(logs).view(n, count)
 
     def _estimate(self, path: Any, x_t: Tensor, t: Any, atoms: Tensor, weights: Tensor) -> Estimate:
-        if not path.space.is_real:
+        if path.conversion(Kind.POSTERIOR, Kind.SCORE):
             law = _mixture(path.space.num_values, atoms, weights)
             return Estimate(path, x_t, t, Kind.POSTERIOR, law.log())
         if path.conversion(Kind.CLEAN, Kind.VELOCITY):
             return Estimate(path, x_t, t, Kind.CLEAN, (weights @ atoms.flatten(1)).view_as(x_t))
         x, at, a = _pairs(x_t, t, atoms)
-        size = math.prod(path.space.tangent_shape)
-        scores = path.kernel(a, at).score(x).view(len(x_t), len(atoms), size)
-        mean = (weights[:, None] @ scores).reshape(len(x_t), *path.space.tangent_shape)
-        return Estimate(path, x_t, t, Kind.SCORE, mean)
+        scores = path.kernel(a, at).score(x).unflatten(0, (len(x_t), len(atoms)))
+        shares = state.trail(weights, scores.ndim - 2)
+        if path.space.is_real:
+            return Estimate(path, x_t, t, Kind.SCORE, (shares * scores).sum(1))
+        return Estimate(path, x_t, t, Kind.SCORE, (shares.log() + scores).logsumexp(1))
 
 
 def _pairs(x_t: Tensor, t: Any, atoms: Tensor) -> tuple[Tensor, Any, Tensor]:

@@ -53,9 +53,8 @@ class Local(Operator):
         """The generator of a process at time t, a number or one time per item, ``(B,)``."""
 
         def at(x: Any) -> Any:
-            shown = state.like(x)
-            clock = torch.as_tensor(t, dtype=shown.dtype).expand(state.batch_size(x))
-            return process.forward(x, clock)
+            clock = torch.as_tensor(t, dtype=torch.float64, device=state.like(x).device)
+            return process.forward(x, clock.expand(state.batch_size(x)))
 
         return cls(process.noisy_space, at)
 

@@ -97,11 +97,13 @@ class FromGenerator(Process):
 
     def kernel(self, x_0: Any, t: Any) -> Kernel:
         """The kernel that was given, or a simulation from 0 to t."""
-        return self._run(x_0, self.elapsed(torch.zeros_like(self._time(t)), self._time(t)))
+        v = evaluate(self.schedule.variance, _shared(t), dtype=torch.float64).variance
+        return self._run(x_0, torch.as_tensor(v, dtype=torch.float64))
 
     def transition(self, x_s: Any, s: Any, t: Any) -> Kernel:
         """The same from s to t."""
-        return self._run(x_s, self.elapsed(self._time(s), self._time(t)))
+        v = _elapsed(self.schedule, _shared(t), _shared(s))
+        return self._run(x_s, torch.as_tensor(v, dtype=torch.float64))
 
     def bridge(self, x_0: Any, x_t: Any, s: Any, t: Any) -> Kernel:
         """Refused: it needs a transition density."""
@@ -143,11 +145,13 @@ class FromGenerator(Process):
 
     def simulate(self, x: Any, v: Tensor, generator: Randomness = None) -> Any:
         """Run every item for its own operational time v, ``(B,)``, in ``steps`` equal steps."""
+        length = v.expand(state.batch_size(x)) / self.steps
         for _ in range(self.steps):
-            x = self._step(x, v / self.steps, generator)
+            x = self.walk(x, length, generator)
         return x
 
-    def _step(self, x: Any, length: Tensor, generator: Randomness) -> Any:
+    def walk(self, x: Any, length: Tensor, generator: Randomness = None) -> Any:
+        """Take one Euler step of operational time ``length``, ``(B,)``."""
         laws = self.operator.characteristics(x)
         lengths = state.map(lambda part: _spread(part, length), self.space.parts)
         frozen = state.map(
@@ -158,21 +162,8 @@ class FromGenerator(Process):
             lambda part, law, y: law.step(part, y, generator), self.space.parts, frozen, x
         )
 
-    def _run(self, x: Any, v: Any) -> Kernel:
-        shared = next(state.leaves(v))
-        if shared.ndim > 1 or (isinstance(v, Mapping) and len(v) > 1):
-            raise CapabilityError(
-                f"Expected one time per item for {self}, whose parts run together, got one per "
-                f"site or factor. Use SharedClock()."
-            )
-        return Simulation(self, x, shared) if self.exact is None else self.exact(x, shared)
-
-    def _time(self, t: Any) -> Any:
-        return next(iter(t.values())) if isinstance(t, Mapping) and self._share(t) else t
-
-    def _share(self, t: Mapping[str, Any]) -> bool:
-        first, *rest = t.values()
-        return all(other is first or torch.equal(other, first) for other in rest)
+    def _run(self, x: Any, v: Tensor) -> Kernel:
+        return Simulation(self, x, v) if self.exact is None else self.exact(x, v)
 
     def _scaled(self, x: Any, rates: Any) -> Any:
         return state.map(
@@ -274,6 +265,16 @@ def _bare(law: Generator) -> Generator:
 
 def _spread(part: Any, length: Tensor) -> Tensor:
     return length[(...,) + (None,) * len(part.sites)]
+
+
+def _shared(t: Any) -> Any:
+    """The one clock of all parts."""
+    if isinstance(t, Mapping) or (isinstance(t, Tensor) and t.ndim > 1):
+        raise CapabilityError(
+            "Expected one time per item for a process whose parts run together, got one per site "
+            "or factor. Use SharedClock()."
+        )
+    return t
 
 
 def _elapsed(schedule: VarianceSchedule, t: Any, s: Any) -> Any:

@@ -9,8 +9,10 @@ import torch
 
 from reversal import state
 from reversal.core import Capability, Kind, Path
+from reversal.processes import FromGenerator
 from reversal.testing import denoising, dynamics, laws
 from reversal.testing.comparison import require_close
+from reversal.testing.generated import check_generated
 from reversal.testing.stencils import in_time
 from reversal.testing.trial import Trial, draw_states, trials
 
@@ -47,7 +49,8 @@ def check_process(process: Path, *, mismatch: float = 1e-3, seed: int = 0) -> No
     estimates, jointly: Fisher's identity, posterior expectations, the table of conversions. Of its
     generator, jointly: d/dt q_t = L* q_t, the same for K_c with c in {0, 0.5, 1, 2}, detailed
     balance of L + K_1, ``elapsed`` and ``increment``. Of its prior: the mismatch. A path given both
-    endpoints is checked for its velocity and its conversions.
+    endpoints is checked for its velocity and its conversions; a process given by its generator, for
+    its prior, its simulation and, where it has a kernel, the forward equation.
 
     Args:
         process: a ``Process``, a product, a ``Chain`` or an ``Interpolant``.
@@ -59,6 +62,9 @@ def check_process(process: Path, *, mismatch: float = 1e-3, seed: int = 0) -> No
 
     Cost: seconds; one evaluation for every code and neighbor of a finite set.
     """
+    if isinstance(process, FromGenerator):
+        check_generated(process, seed)
+        return
     if Capability.ENDPOINTS in process.provides:
         _check_interpolant(process, seed)
         return

@@ -1,0 +1,125 @@
+"""Processes given by a generator: the three of the examples, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+import reversal as rv
+from reversal.core import DenseJumps
+from reversal.testing import check_process
+from tests.operators.laws import RATES, generator_of_chain
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["birth_death", "reflected_polytope", "jump_diffusion"])
+def test_the_processes_of_the_examples_are_right(name):
+    check_process(example(name).process())
+
+
+def test_a_prior_that_is_not_stationary_is_found():
+    module = example("jump_diffusion")
+    process = module.process()
+
+    def faster(x):
+        laws = module.switching(x)
+        place = dataclasses.replace(laws["place"], covariance=1.1 * laws["place"].covariance)
+        return {**laws, "place": place}
+
+    wrong = rv.FromGenerator(process.space, faster, process.prior)
+    with pytest.raises(AssertionError, match="prior is stationary"):
+        check_process(wrong)
+
+
+def test_a_simulation_that_does_not_follow_its_generator_is_found(monkeypatch):
+    process = example("jump_diffusion").process()
+    walk = rv.FromGenerator.walk
+    monkeypatch.setattr(
+        rv.FromGenerator, "walk", lambda self, x, h, g=None: walk(self, x, 1.5 * h, g)
+    )
+    with pytest.raises(AssertionError, match="Dynkin"):
+        check_process(process)
+
+
+def test_a_kernel_of_another_process_is_found():
+    module = example("birth_death")
+
+    class Slower(module.Survivors):
+        def __init__(self, n_0, v):
+            super().__init__(n_0, 0.9 * v)
+
+    process = module.process()
+    wrong = rv.FromGenerator(
+        process.space, module.immigration_and_death, process.prior, kernel=Slower
+    )
+    with pytest.raises(AssertionError, match="forward equation"):
+        check_process(wrong)
+
+
+def test_the_exact_reversal_of_counts_is_of_order_one():
+    """The law of the data, pushed through Euler's steps on states 0..44: error halves with h."""
+    module = example("birth_death")
+    process, n, states = module.process(), torch.arange(40), torch.arange(45)
+    law = sum(
+        w * torch.distributions.Poisson(torch.tensor(m).double()).log_prob(n).exp()
+        for w, m in ((0.6, 2.0), (0.4, 12.0))
+    )
+    oracle = rv.Empirical(process, n, law)
+
+    def error(steps):
+        q = process.prior.site_log_prob(states).exp()
+        ticks = rv.Grid.uniform(steps).ticks()
+        for t, s in pairwise(ticks):
+            rates = process.increment(states, t, s).reversal(oracle(states, t).score).rates
+            leap = rv.core.Leap.of_rates(rates)
+            moved = q[:, None] * leap.prob[:, None] * rates / rates.sum(1, keepdim=True)
+            q = q * (1 - leap.prob)
+            q[1:] += moved[:-1, 1]
+            q[:-1] += moved[1:, 0]
+        return float((q[:40] - law).abs().sum() / 2)
+
+    coarse, fine = error(40), error(80)
+    assert fine < 0.1
+    assert 1.6 < coarse / fine < 2.4
+
+
+def test_what_cannot_be_reversed_is_refused():
+    space = rv.Categorical(5)
+    with pytest.raises(rv.CapabilityError, match="prior"):
+        rv.FromGenerator(space, generator_of_chain, None)  # pyright: ignore
+    stuck = RATES.clone()
+    stuck[:, 3] = 0
+    with pytest.raises(rv.CapabilityError, match="irreducible"):
+        rv.FromGenerator(
+            space,
+            lambda x: rv.Generator(jumps=DenseJumps(stuck[x])),
+            example("birth_death").Poisson(),
+        )
+
+
+def test_a_simulated_process_says_what_it_lacks():
+    process = example("reflected_polytope").process()
+    x = process.prior.sample(2, torch.Generator().manual_seed(0))
+    t = torch.full((2,), 0.3)
+    with pytest.raises(rv.CapabilityError, match="Implicit"):
+        process.kernel(x, t).log_prob(x)
+    with pytest.raises(rv.CapabilityError, match="generator"):
+        rv.Ancestral().sample(rv.Energy(lambda x, t, c: x.sum(1), process), 2, steps=2)
+    with pytest.raises(rv.CapabilityError, match="beta > 0"):
+        rv.Energy(lambda x, t, c: x.sum(1) / 0, process)(x, t)
+    flat, source = rv.Energy(lambda x, t, c: 0 * x.sum(1), process), torch.Generator()
+    for n in (0, 1):
+        assert rv.Euler().sample(flat, n, steps=2, generator=source).shape == (n, 2)
