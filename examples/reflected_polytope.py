@@ -6,7 +6,8 @@ r"""Brownian motion reflected inside a polytope, learned from its simulation alo
 There is no formula for its transition density in a general polytope, so the score is learned by
 implicit score matching from simulated x_t. The integration by parts behind that loss has no
 boundary term only where the score has no normal component on the facets; the network's output is
-scaled by a factor that vanishes there. Source: Fishman et al. (2023), section 4; Lou and Ermon (2023).
+scaled by a factor that vanishes there. Source: Fishman et al. (2023), section 4; Lou and Ermon
+(2023).
 """
 
 from __future__ import annotations
