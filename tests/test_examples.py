@@ -1,0 +1,38 @@
+"""Every example runs from the command line, holds its own assertions and draws its picture."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = {"theory_errors", "theory_sde_ode", "theory_steps"}
+"""The scripts that take less than four seconds."""
+SCRIPTS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_example_holds(script: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+        "PYTHONPATH": str(ROOT / "src"),
+    }
+    command = [sys.executable, "-W", "error::RuntimeWarning", str(script)]
+    out = tmp_path / "pictures"
+    if script.stem.startswith("theory_"):
+        command += ["--out", str(out)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    if script.stem.startswith("theory_"):
+        picture = f"{script.stem.replace('_', '-')}.png"
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / "docs" / "pictures" / picture).stat().st_size < 60_000
