@@ -26,7 +26,7 @@ from reversal.errors import (
 )
 from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
-from reversal.likelihood import Likelihood, elbo
+from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import Perceptron, Transformer
 from reversal.noise import ItemNoise
 from reversal.objectives import Implicit, Regression, ScoreMatching
@@ -80,7 +80,7 @@ __all__ = [
     "OnGrid", "LowDiscrepancy",
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
-    "ClassifierFree", "Classifier", "elbo", "Likelihood",
+    "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",

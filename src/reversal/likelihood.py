@@ -28,6 +28,8 @@ from reversal.clocks import spread
 from reversal.core import Capability, Denoiser, Kind
 from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
+from reversal.objectives.implicit import Traces, implicit_rate
+from reversal.operators import Local
 from reversal.processes import Gaussian
 from reversal.questions import Question, ask
 from reversal.state import State, Tree
@@ -114,11 +116,68 @@ def elbo(
         )
     bound = _Bound(denoiser, x, cond, question, generator, eps, last)
     draws = torch.stack([bound.draw(k, num_samples) for k in range(num_samples)])
-    one = num_samples < 2 or draws.numel() == 0
+    return _likelihood(path, draws)
+
+
+@torch.no_grad()
+def implicit_elbo(
+    denoiser: Denoiser,
+    x: State,
+    num_samples: int = 64,
+    generator: Randomness = None,
+    cond: Any = None,
+    traces: Traces = Traces(),
+) -> Likelihood:
+    r"""Estimate the bound of a process that can only be simulated.
+
+    .. math:: \log p(x_0) \ge \log \pi(x_0) - \int_0^1
+       E\Big[\frac{L^* \beta}{\beta} + L \log \frac{\beta}{\pi} \,\Big|\, x_0\Big] dt,
+
+    with pi the prior: it needs no density of a kernel, and no last step. It is log p(x_0), up to
+    the prior gap, at the exact score. Source: Benton et al. (2024), Theorem 1, with Dynkin's
+    formula for log pi, which takes the noise of late times out.
+
+    Args:
+        denoiser: estimates with a score, under one time per item.
+        x: states of the data space.
+        num_samples: draws per item, one time of equal strata each.
+        generator: where randomness comes from.
+        cond: handed to the denoiser.
+        traces: exact or random divergences and jumps.
+
+    Returns:
+        An unbiased estimate of a lower bound; where the data have no smooth density its variance is
+        infinite.
+
+    Raises:
+        CapabilityError: if the process has no generator or no prior.
+
+    Cost: per draw, a simulation, an ``implicit_rate`` and the same of the prior.
+    """
+    path = denoiser.process
+    path.space.check(x, "x")
+    state.map(_require, path.parts)
+    n, like = state.batch_size(x), state.like(x).double()
+    draws = []
+    for stratum in range(num_samples):
+        u = (stratum + noise.uniform((n,), like, generator)) / num_samples
+        t = (u**2).to(like)
+        x_t = path.kernel(x, t).sample(generator)
+        rate = implicit_rate(
+            path, t, lambda y, t=t: denoiser(y, t, cond).score, x_t, traces, generator
+        )
+        known = Local.of(path, t)(path.prior.log_prob)(x_t).detach()
+        draws.append(path.prior.log_prob(x).double() - 2 * u * (rate - known).double())
+    return _likelihood(path, torch.stack(draws))
+
+
+def _likelihood(path: Any, draws: Tensor) -> Likelihood:
+    """The mean of independent draws of a bound, ``(num_samples, B)``, with its standard error."""
+    one = len(draws) < 2 or draws.numel() == 0
     spread_ = torch.full_like(draws[0], torch.inf) if one else draws.std(0)
     return Likelihood(
         draws.mean(0),
-        spread_ / num_samples**0.5,
+        spread_ / len(draws) ** 0.5,
         0.0,
         "lower bound",
         state.map(_measure, path.parts),
