@@ -65,11 +65,13 @@ def cost_of_steps(inside: int, space: int) -> float:
     marginals = [a**2 * C + b**2 * unit for a, b in zip(alpha, sigma, strict=True)]
     total = 0.0
     for k, (t, s) in enumerate(pairwise(grid.ticks())):
-        noise = process.ancestor(unit, t, s, denoiser(unit, t)).std ** 2
+        step = process.ancestor(unit, t, s, denoiser(unit, t))
         cross = (alpha[k] / alpha[k + 1]) * marginals[k + 1]
-        exact = marginals[k + 1] - cross @ torch.linalg.solve(marginals[k], cross)
-        excess = torch.linalg.eigvalsh(exact / noise) - 1
+        gain = torch.linalg.solve(marginals[k], cross).mT
+        excess = torch.linalg.eigvalsh((marginals[k + 1] - gain @ cross) / step.std**2) - 1
+        gap = step.mean.mT - gain
         total += float((excess - torch.log1p(excess)).sum()) / 2
+        total += float(((gap @ marginals[k]) * gap).sum()) / (2 * step.std**2)
     return STEPS * total
 
 

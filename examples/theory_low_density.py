@@ -131,6 +131,12 @@ def main(out: Path) -> None:
             many, COUNT, steps=100, generator=torch.Generator().manual_seed(3)
         ),
     }
+    settled = samples["Langevin, one σ, exact"]
+    spread = float(settled[settled > 0].std())
+    wanted = math.sqrt(float(x_0[x_0 > 0].var()) + SIGMA**2)
+    print(f"spread of the right mode after Langevin {spread:.3f}, of the noised data {wanted:.3f}")
+    # four standard errors of a spread: fails once in 10^4 runs
+    assert abs(spread / wanted - 1) < 4 / math.sqrt(2 * int((settled > 0).sum()))
     weights = {name: float((x < 0).float().mean()) for name, x in samples.items()}
     side = float((start[:500] < edge).float().mean())
     for name, weight in weights.items():

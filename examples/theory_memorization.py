@@ -108,8 +108,10 @@ def gaussian_example(panel: Any, n: int = 500) -> None:
         measured = float(LEVELS[k - 1] + share * (LEVELS[k] - LEVELS[k - 1]))
         print(f"{d:4} {predicted:20.2f} {measured:9.2f}")
         early, late = predicted - 2 > LEVELS, predicted + 2 < LEVELS
-        assert abs(measured - predicted) < 0.4
-        assert float((own - new).abs()[early].mean()) < 0.2
+        assert abs(measured - predicted) < 0.25
+        assert float(own.max()) < 1.015  # on its own data nothing beats the oracle,
+        assert float(new.min()) > 0.97  # on new data nothing beats the exact denoiser
+        assert float(new[early].max()) < 1.06
         assert float(own[late].max()) < 0.1
         assert float(new[late].min()) > 1.2
         panel.plot(LEVELS, own, "o-", color=color, ms=3)

@@ -77,8 +77,9 @@ def measure(d: int, steps: int) -> tuple[float, float]:
         step = process.ancestor(unit, t, s, denoiser(unit, t))
         A, noise = step.mean.mT, step.std**2 * unit
         cross = (alpha[k] / alpha[k + 1]) * marginals[k + 1]
-        exact = marginals[k + 1] - cross @ torch.linalg.solve(marginals[k], cross)
-        path += divergence(exact, noise)
+        gain = torch.linalg.solve(marginals[k], cross).mT
+        path += divergence(marginals[k + 1] - gain @ cross, noise)
+        path += (((A - gain) @ marginals[k]) * (A - gain)).sum() / (2 * step.std**2)
         sampled = A @ sampled @ A.mT + noise
     return float(path), float(divergence(marginals[-1], sampled))
 

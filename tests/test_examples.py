@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = {"theory_errors", "theory_sde_ode", "theory_steps"}
+QUICK = {"theory_errors", "theory_steps"}
 """The scripts that take less than four seconds."""
 SCRIPTS = [
     pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
