@@ -176,7 +176,7 @@ def test_a_posterior_of_two_modes_is_more_than_the_normal_law():
     theta = torch.randn(20_000, 1, generator=random)
     evidence = theta**2 + 0.3 * torch.randn(20_000, 1, generator=random)
     posterior = rv.AmortizedPosterior(
-        steps=500, normal_steps=100, hidden_features=48, num_blocks=2, show_progress=False
+        steps=800, normal_steps=100, hidden_features=48, num_blocks=2, show_progress=False
     ).fit(theta, evidence)
     drawn = posterior.sample(4000, torch.tensor([1.5]), seed=0)[:, 0]
     grid = torch.linspace(-4, 4, 8001, dtype=DOUBLE)
