@@ -225,6 +225,7 @@ def test_the_same_seed_gives_the_same_draws_and_rows_keep_their_place(fitted):
     one = fitted.sample(3, XI, seed=1, steps=5)
     assert one.shape == (3, 2)
     assert torch.equal(one, fitted.sample(3, XI[None].float(), seed=1, steps=5)[:, 0])
+    assert torch.equal(one, fitted.sample(3, XI.numpy(), seed=1, steps=5))
     assert fitted.sample(0, XI).shape == (0, 2)
     assert fitted.sample(3, XI[:0].reshape(0, 3)).shape == (3, 0, 2)
 
@@ -255,6 +256,12 @@ def test_questions_that_were_not_learned_are_refused(fitted):
         fitted.log_prob(torch.zeros(4, 3), XI)
     with pytest.raises(rv.DataError, match="Expected parameters inside"):
         rv.AmortizedPosterior(rv.Box([0, 0], [1, 1])).fit(*simulated(9, 0))
+    with pytest.raises(rv.DataError, match="Expected 1 parameters"):
+        rv.AmortizedPosterior(rv.Box([-9.0], [9.0])).fit(*simulated(9, 0))
+    with pytest.raises(rv.DataError, match="near what was simulated"):
+        fitted.sample(1, 1e35 * XI)
+    with pytest.raises(rv.DataError, match="steps >= 1, got steps=0"):
+        rv.AmortizedPosterior(steps=0, show_progress=False).fit(*simulated(9, 0))
     with pytest.raises(rv.DataError, match="low < high"):
         rv.Box([0.0, 1.0], [1.0, 1.0])
     with pytest.raises(rv.DataError, match="low < high"):

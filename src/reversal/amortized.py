@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -85,11 +85,11 @@ class AmortizedPosterior:
         self.num_blocks, self.learning_rate = num_blocks, learning_rate
         self.seed, self.show_progress = seed, show_progress
 
-    def fit(self, theta: Tensor, evidence: Tensor) -> Self:
+    def fit(self, theta: Any, evidence: Any) -> Self:
         """Learn from simulations.
 
         Args:
-            theta: parameters drawn from the prior, ``(N, d)``.
+            theta: parameters drawn from the prior, ``(N, d)``; a tensor or an array.
             evidence: what the simulator made of each, or summaries of it, ``(N, k)``, without gaps;
                 of a heavy tail give logarithms.
 
@@ -99,6 +99,7 @@ class AmortizedPosterior:
         Raises:
             DataError: if the two do not fit together, are not finite, or leave the support.
         """
+        theta, evidence = _tensor(theta), _tensor(evidence)
         support = self._checked(theta, evidence)
         z, shown = support.to_real(theta).float(), evidence.float()
         with torch.random.fork_rng(devices=[]), progress.shown(self.show_progress) as show:
@@ -114,7 +115,7 @@ class AmortizedPosterior:
     def sample(
         self,
         n: int,
-        evidence: Tensor,
+        evidence: Any,
         *,
         seed: int = 0,
         steps: int = 50,
@@ -133,10 +134,11 @@ class AmortizedPosterior:
             ``(n, d)``, or ``(n, m, d)``; float64.
 
         Raises:
-            DataError: if the evidence does not have the length that was fitted.
+            DataError: if the evidence does not have the length that was fitted, or is out of reach.
 
         Cost: n m steps network calls under the default sampler.
         """
+        evidence = _tensor(evidence)
         rows = self._rows(evidence)
         n = arguments.whole("n", n, 0)
         generator = torch.Generator().manual_seed(seed)
@@ -147,12 +149,17 @@ class AmortizedPosterior:
             return self.normal_.from_unit(u, cond)
 
         z = torch.cat([draw(part) for part in rows.float().repeat(n, 1).split(CHUNK)])
+        if not bool(z.isfinite().all()):
+            raise DataError(
+                "Expected evidence near what was simulated, got some so far from it that the "
+                "networks come to no number. Compare it with the summaries of the simulations."
+            )
         d = self.normal_.num_features
         return self.support_.from_real(z.reshape(n, *evidence.shape[:-1], d))
 
     @torch.no_grad()
     def log_prob(
-        self, theta: Tensor, evidence: Tensor, *, num_samples: int = 64, seed: int = 0
+        self, theta: Any, evidence: Any, *, num_samples: int = 64, seed: int = 0
     ) -> Likelihood:
         """Return a lower bound on the log-density of the posterior, in nats.
 
@@ -170,6 +177,7 @@ class AmortizedPosterior:
 
         Cost: 2 num_samples network calls.
         """
+        theta, evidence = _tensor(theta), _tensor(evidence)
         rows = self._rows(evidence)
         support, d = self.support_, self.normal_.num_features
         if theta.shape[1:] != (d,) or len(rows) not in (1, len(theta)):
@@ -199,13 +207,11 @@ class AmortizedPosterior:
 
     def _plans(self) -> tuple[Plan, Plan]:
         """Return how the normal law and the denoiser are trained."""
-        own = self.steps if self.normal_steps is None else self.normal_steps
+        steps = arguments.whole("steps", self.steps, 1)
+        own = steps if self.normal_steps is None else self.normal_steps
         size = arguments.whole("batch_size", self.batch_size, 1)
         rate = arguments.positive("learning_rate", self.learning_rate)
-        counts = (
-            arguments.whole("normal_steps", own, 1),
-            arguments.whole("steps", self.steps, 1),
-        )
+        counts = (arguments.whole("normal_steps", own, 1), steps)
         first, second = (
             Plan(steps=count, batch_size=size, learning_rate=rate, patience=0) for count in counts
         )
@@ -213,6 +219,7 @@ class AmortizedPosterior:
 
     def _checked(self, theta: Tensor, evidence: Tensor) -> Support:
         fits = theta.ndim == evidence.ndim == 2 and len(theta) == len(evidence) > 1
+        fits = fits and theta.shape[1] > 0 and evidence.shape[1] > 0
         if not fits or not bool(theta.isfinite().all() & evidence.isfinite().all()):
             raise DataError(
                 f"Expected finite parameters (N, d) and evidence (N, k) of N > 1 simulations, got "
@@ -220,10 +227,15 @@ class AmortizedPosterior:
                 f"gaps, or learn the joint law with reversal.Model, which takes them."
             )
         support = Line.of(theta) if self.support is None else self.support
+        if support.length != theta.shape[1]:
+            raise DataError(
+                f"Expected {support.length} parameters, as the support has, got "
+                f"{theta.shape[1]}. Give the support one entry per parameter."
+            )
         outside = int((~support.contains(theta)).sum())
         if outside:
             raise DataError(
-                f"Expected parameters inside {support}, got {outside} rows of {len(theta)} that "
+                f"Expected parameters inside the support, got {outside} rows of {len(theta)} that "
                 f"are not. Give the support of the prior that they were drawn from."
             )
         return support
@@ -315,3 +327,8 @@ class _Simulations:
             else None,
             on_progress=self.show,
         )
+
+
+def _tensor(values: Any) -> Tensor:
+    """Return what a caller gave as a tensor."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values)

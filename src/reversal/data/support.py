@@ -24,7 +24,13 @@ EDGE = 1e-12
 
 
 class Support(ABC):
-    """The set that parameters ``(..., d)`` lie in, and its map to the real line."""
+    """The set that parameters ``(..., d)`` lie in, and its map to the real line.
+
+    Attributes:
+        length: d.
+    """
+
+    length: int
 
     @abstractmethod
     def contains(self, theta: Tensor) -> Tensor:
@@ -64,6 +70,7 @@ class Box(Support):
                 f"Expected two rows of finite numbers with low < high, got low={low} and "
                 f"high={high}. Give one lower and one upper end per parameter."
             )
+        self.length = len(self.width)
 
     def contains(self, theta: Tensor) -> Tensor:
         return ((theta >= self.low) & (theta <= self.high)).all(-1)
@@ -92,6 +99,7 @@ class Line(Support):
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         self.mean, self.deviation = mean.double(), deviation.double()
+        self.length = len(mean)
 
     @classmethod
     def of(cls, theta: Tensor) -> Self:
