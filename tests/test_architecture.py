@@ -24,7 +24,8 @@ LAYOUT = [
     *("errors", "state", "noise", "grids", "generators", "estimates", "space", "questions", "core"),
     *("operators", "clocks", "one_site", "schedules", "spaces", "processes", "parametrizations"),
     *("denoisers", "objectives", "samplers", "guidance", "likelihood", "restrictions", "networks"),
-    *("training", "data", "datasets", "metrics", "answers", "model", "testing", "report", "cli"),
+    *("training", "data", "amortized", "datasets", "metrics", "answers", "model", "testing"),
+    *("report", "cli"),
 ]
 GATHERS = ("__init__", "__main__")
 LINES = {"core.py": 300}

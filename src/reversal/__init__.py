@@ -14,6 +14,7 @@ from reversal.clocks import (
 )
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
+from reversal.data.support import Box
 from reversal.denoisers import Empirical, Energy, Enumerated, GaussianData, NetworkDenoiser
 from reversal.errors import (
     CapabilityError,
@@ -27,7 +28,7 @@ from reversal.errors import (
 from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
-from reversal.networks import Perceptron, Transformer
+from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
 from reversal.objectives import Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
@@ -65,6 +66,7 @@ from reversal.schedules import (
 from reversal.spaces import SO3, Categorical, Counts, Euclidean, Product, Simplex, Torus
 
 if TYPE_CHECKING:
+    from reversal.amortized import AmortizedPosterior
     from reversal.metrics.pooling import Pooled, pool, pool_draws
     from reversal.model import Model, load
 
@@ -81,7 +83,7 @@ __all__ = [
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
-    "Perceptron", "Transformer",
+    "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
@@ -90,6 +92,7 @@ __all__ = [
 
 
 _HOMES = {
+    "AmortizedPosterior": "reversal.amortized",
     "Model": "reversal.model",
     "load": "reversal.model",
     "pool": "reversal.metrics.pooling",

@@ -10,6 +10,7 @@ from reversal.metrics.intervals import Estimate, auc, bootstrap
 from reversal.metrics.nearest import Nearest, copies, nearest
 from reversal.metrics.recognition import Share, recognition
 from reversal.metrics.rows import Rows, Schema, aligned
+from reversal.metrics.sbc import Band, Calibration, band, sbc
 from reversal.metrics.scores import crps, energy_distance
 from reversal.metrics.shape import Shape, shape
 from reversal.metrics.trend import Trend, trend
@@ -20,7 +21,8 @@ __all__ = [
     "aligned", "Rows", "Schema",
     "shape", "Shape", "trend", "Trend", "c2st",
     "nearest", "Nearest", "copies", "utility", "Utility",
-    "reliability", "Reliability", "pit", "covered", "crps", "energy_distance",
+    "reliability", "Reliability", "pit", "covered", "sbc", "Calibration", "band", "Band",
+    "crps", "energy_distance",
     "auc", "bootstrap", "Estimate", "Share",
     "copying", "Copying", "nearest_distances", "recognition",
 ]  # fmt: skip

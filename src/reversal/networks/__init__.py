@@ -1,5 +1,11 @@
 """Networks in plain torch: what a factor shows, and what a trunk makes of it."""
 
+from reversal.networks.conditional import (
+    ConditionalGaussian,
+    ConditionalMLP,
+    EvidenceEncoder,
+    Whitening,
+)
 from reversal.networks.embeddings import CodePort, FactorPort, RealPort, TimeEmbedding
 from reversal.networks.mlp import Perceptron, ResidualBlock, ResidualMLP
 from reversal.networks.transformer import (
@@ -12,7 +18,8 @@ from reversal.networks.transformer import (
 from reversal.networks.trunk import Architecture, Trunk
 
 __all__ = [
-    "Architecture", "CodePort", "FactorPort", "Perceptron", "RealPort", "ResidualBlock",
-    "ResidualMLP", "SiteHead", "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer",
-    "TransformerBlock", "Trunk",
+    "Architecture", "CodePort", "ConditionalGaussian", "ConditionalMLP", "EvidenceEncoder",
+    "FactorPort", "Perceptron", "RealPort", "ResidualBlock", "ResidualMLP", "SiteHead",
+    "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer", "TransformerBlock", "Trunk",
+    "Whitening",
 ]  # fmt: skip
