@@ -44,7 +44,9 @@ class Survivors(Kernel):
 
     def sample(self, generator: Any = None) -> Tensor:
         alive, fresh = self.alive.expand(self.n_0.shape), self.fresh.expand(self.n_0.shape)
-        return (torch.binomial(self.n_0.double(), alive, generator) + torch.poisson(fresh)).long()
+        return (
+            torch.binomial(self.n_0.double(), alive, generator) + torch.poisson(fresh, generator)
+        ).long()
 
     def site_log_prob(self, x: Tensor) -> Tensor:
         k = torch.arange(int(self.n_0.max()) + 1, dtype=torch.float64)

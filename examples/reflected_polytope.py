@@ -28,7 +28,7 @@ STEPS = 1500
 
 
 class Polytope(Space):
-    """{x : A x <= b} with rows of A of length 1; a walk is reflected at the facets."""
+    """{x : A x <= b}, rows of A of length 1; a walk is reflected, at most 64 times."""
 
     def __init__(self, normals: Tensor, offsets: Tensor) -> None:
         self.normals, self.offsets = normals, offsets
@@ -47,21 +47,22 @@ class Polytope(Space):
 
     def move(self, x: Tensor, v: Tensor) -> Tensor:
         x = x + v
-        for _ in range(8):
+        for _ in range(64):
             gap, facet = self.gaps(x).min(1)
             x = x + 2 * gap.clamp_max(0)[:, None] * self.normals.to(x)[facet]
         return x
 
 
 class UniformLaw(Prior):
-    """Uniform in a polytope inside the unit square around 0, by rejection."""
+    """Uniform in a polytope inside the square of side 2.6 around 0, by rejection."""
 
     def __init__(self, space: Polytope, volume: float) -> None:
         self.space, self.volume = space, volume
 
     def sample(self, n: int, generator: Any = None, like: Tensor | None = None) -> Tensor:
         x = 2.6 * (torch.rand(4 * n + 64, 2, generator=generator) - 0.5)
-        return x[self.space.contains(x)][:n]
+        x = x[self.space.contains(x)][:n]
+        return x if like is None else x.to(like)
 
     def site_log_prob(self, x: Tensor) -> Tensor:
         return torch.where(self.space.contains(x), -math.log(self.volume), -torch.inf)

@@ -123,3 +123,80 @@ def test_a_simulated_process_says_what_it_lacks():
     flat, source = rv.Energy(lambda x, t, c: 0 * x.sum(1), process), torch.Generator()
     for n in (0, 1):
         assert rv.Euler().sample(flat, n, steps=2, generator=source).shape == (n, 2)
+
+
+def test_evidence_is_refused_where_the_parts_are_coupled():
+    """A known part would keep drifting the other by rates that were never learned for it."""
+    process = example("jump_diffusion").process()
+    energy = rv.Energy(lambda x, t, c: -(x["place"] ** 2).sum(1), process, rv.AnyClock())
+    given = {"label": torch.zeros(3, dtype=torch.int64)}
+    with pytest.raises(rv.CapabilityError, match="nothing can be given"):
+        rv.Euler().sample(energy, 3, steps=2, given=given, generator=torch.Generator())
+    with pytest.raises(rv.CapabilityError, match=r"Euler\(\)"):
+        rv.Heun().sample(energy, 3, steps=2, generator=torch.Generator())
+
+
+def test_a_generator_matrix_may_keep_its_diagonal():
+    """What jumps onto x itself is no jump; a negative rate elsewhere is refused."""
+    whole = RATES - torch.diag(RATES.sum(1))
+    prior = example("birth_death").Poisson()
+    process = rv.FromGenerator(
+        rv.Categorical(5), lambda x: rv.Generator(jumps=DenseJumps(whole[x])), prior
+    )
+    assert torch.equal(process.laws(torch.arange(5)).rates, RATES)
+    wrong = rv.FromGenerator(
+        rv.Counts(),
+        lambda x: rv.Generator(jumps=DenseJumps(torch.stack((-x - 1.0, x + 1.0), -1))),
+        prior,
+    )
+    with pytest.raises(rv.CapabilityError, match="at least 0"):
+        wrong.laws(torch.arange(1, 4))
+
+
+def test_a_queue_stops_at_zero():
+    """Served at rate 1, joined at 1/2, at 0 too: geometric, and L* pi = 0 at 0."""
+    rates = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    process = rv.FromGenerator(
+        rv.Counts(),
+        lambda x: rv.Generator(jumps=DenseJumps(rates.expand(len(x), 2))),
+        example("birth_death").Poisson(),
+    )
+    half = torch.tensor(0.5, dtype=torch.float64).log()
+    flow = process.operator.adjoint_relative(lambda x: x * half)(torch.arange(6))
+    assert float(flow.abs().max()) < 1e-12
+    assert torch.equal(
+        rv.Counts().hop(torch.tensor([0, 3]), torch.tensor([0, 0])), torch.tensor([0, 2])
+    )
+
+
+def test_numbers_of_draws_are_checked():
+    with pytest.raises(rv.CapabilityError, match="at least one step"):
+        rv.FromGenerator(
+            rv.Categorical(5), generator_of_chain, example("birth_death").Poisson(), steps=0
+        )
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(rv.CapabilityError, match="at least 1"):
+            rv.Implicit(probes=wrong)  # pyright: ignore
+
+
+def test_noise_is_minus_the_score_in_units_of_the_spread():
+    process = example("reflected_polytope").process()
+    x, t = process.prior.sample(3, torch.Generator().manual_seed(0)), torch.full((3,), 0.3)
+    estimate = rv.Estimate(process, x, t, rv.Kind.NOISE, torch.ones(3, 2))
+    assert torch.allclose(estimate.score, torch.full((3, 2), -1 / (4.0 * 0.3**2) ** 0.5))
+    assert torch.allclose(process.transition(x, t / 3, t).v, 4.0 * (t.double() ** 2 * 8 / 9))
+
+
+def test_the_flow_of_a_real_process_needs_the_score_alone():
+    """Churn 0 on Brownian motion in the pentagon: no noise, and two runs agree."""
+    process = example("reflected_polytope").process()
+    energy = rv.Energy(lambda x, t, c: -(x**2).sum(1), process)
+    start = process.prior.sample(4, torch.Generator().manual_seed(0))
+    runs = [
+        rv.Euler(0.0).sample(
+            energy, 4, steps=5, x_1=start, generator=torch.Generator().manual_seed(seed)
+        )
+        for seed in (1, 2)
+    ]
+    assert torch.equal(*runs)
+    assert not torch.equal(runs[0], start)

@@ -94,6 +94,7 @@ class Path(ABC):
     space: Any
     provides: frozenset[Capability]
     factors: Mapping[str, Any] | None = None
+    is_coupled = False
 
     @property
     @abstractmethod

@@ -250,10 +250,10 @@ class Generator:
         """Draw from x after one Euler step of a generator that is integrated over the step."""
         if self.jumps is not None:
             return space.leap(x, Leap.of_rates(self.rates), generator)
-        v = x.new_zeros(()) if self.drift is None else self.drift
-        if self.covariance is not None:
-            v = v + self.spread(noise.normal((len(x), *space.tangent_shape), x, generator))
-        return space.move(x, v)
+        if self.covariance is None:
+            return space.move(x, self.drift)
+        v = self.spread(noise.normal((len(x), *space.tangent_shape), x, generator))
+        return space.move(x, v if self.drift is None else self.drift + v)
 
     def _is_matrix(self, v: Tensor) -> bool:
         return isinstance(self.covariance, Tensor) and self.covariance.ndim > v.ndim

@@ -210,3 +210,51 @@ def test_the_implicit_bound_is_exact_on_a_chain_without_a_kernel():
     assert float(stderr.max()) < 0.1
     assert bool((gap.abs() < 4.5 * stderr + 0.03).all())
     assert found.measure == "counting"
+
+
+@pytest.mark.parametrize("family", [rv.Uniform, rv.Mask])
+@pytest.mark.parametrize("jumps", [None, 1])
+def test_gradients_are_finite_on_packed_sites(family, jumps, global_seed):
+    """Codes that a site cannot take have no rate and give no NaN."""
+    process = family(rv.Categorical((2, 3, 5)))
+    layer = torch.nn.Linear(3, 15, dtype=torch.float64)
+
+    def network(x, t, cond):
+        return layer(x.double()).view(-1, 3, 5)
+
+    denoiser = rv.NetworkDenoiser(network, process)
+    source = torch.Generator().manual_seed(0)
+    x_0 = torch.tensor([[0, 1, 2], [1, 2, 4]])
+    rv.Implicit(jumps=jumps)(denoiser, x_0, generator=source).sum().backward()
+    assert bool(layer.weight.grad.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "process", [rv.Uniform(rv.Categorical(3, 2)), rv.Gaussian(rv.Euclidean(2))]
+)
+@pytest.mark.parametrize("draws", [None, 2])
+def test_an_empty_batch_has_no_losses(process, draws):
+    energy = rv.Energy(lambda x, t, cond: (x.double() ** 2).sum(1), process)
+    x_0 = process.space.example(0, torch.zeros((), dtype=torch.float64))
+    source = torch.Generator().manual_seed(0)
+    assert rv.Implicit(draws, draws)(energy, x_0, generator=source).shape == (0,)
+    assert rv.ScoreMatching(lambda x: (x.double() ** 2).sum(1), process)(x_0).shape == (0,)
+
+
+def test_a_weight_is_a_factor():
+    process = rv.Gaussian(rv.Euclidean(2))
+    energy = rv.Energy(lambda x, t, cond: -(x**2).sum(1), process)
+    x_0 = torch.ones(3, 2, dtype=torch.float64)
+    plain, twice = (
+        rv.Implicit(weight=weight)(energy, x_0, generator=torch.Generator().manual_seed(0))
+        for weight in (None, lambda t: 2 + 0 * t)
+    )
+    close(twice, 2 * plain)
+
+
+def test_known_sites_are_refused():
+    process = rv.Brownian(rv.SO3())
+    energy = rv.Energy(lambda x, t, cond: x[:, 0, 0], process, rv.SiteClocks())
+    x_0 = process.space.example(8, torch.zeros((), dtype=torch.float64))
+    with pytest.raises(rv.ClockError, match="SharedClock"):
+        rv.Implicit()(energy, x_0, generator=torch.Generator().manual_seed(0))

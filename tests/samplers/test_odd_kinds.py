@@ -270,3 +270,17 @@ def test_eta_and_churn_outside_their_ranges(wrong: float) -> None:
     if wrong < 0:
         with pytest.raises(rv.CapabilityError, match="ODE"):
             rv.Euler(churn=wrong)
+
+
+def test_a_flow_beside_jumps_needs_no_generator_of_its_own():
+    """Euler at churn 0 on an interpolant and a chain: the interpolant has no increment."""
+    path = rv.Independent(
+        place=rv.Interpolant(rv.Euclidean(2), rv.Paired()), word=rv.Uniform(rv.Categorical(3))
+    )
+    denoiser = rv.NetworkDenoiser(
+        lambda x, t, cond: {"place": 0 * x["place"], "word": torch.zeros(len(x["word"]), 3)}, path
+    )
+    x_1 = {"place": torch.ones(4, 2), "word": torch.zeros(4, dtype=torch.int64)}
+    source = torch.Generator().manual_seed(0)
+    x = rv.Euler(churn=0).sample(denoiser, 4, steps=5, x_1=x_1, generator=source)
+    assert torch.equal(x["place"], x_1["place"])

@@ -45,6 +45,14 @@ class Traces:
     probes: int | None = None
     jumps: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, count in (("probes", self.probes), ("jumps", self.jumps)):
+            if count is not None and not (isinstance(count, int) and count >= 1):
+                raise CapabilityError(
+                    f"Expected {name} to be a number of draws of at least 1, or None for the exact "
+                    f"value, got {count!r}."
+                )
+
 
 @final
 class Implicit(Objective):
@@ -88,7 +96,8 @@ class Implicit(Objective):
                 f"Expected a process with a generator, and no x_1, got {process}. Use Regression()."
             )
         clock = denoiser.clocks.sample(process.space, n, state.like(x_0), generator)
-        if observed is not None or not isinstance(clock.time, Tensor) or clock.time.ndim > 1:
+        apart = not isinstance(clock.time, Tensor) or clock.time.ndim > 1
+        if observed is not None or apart or clock.running is not None:
             raise ClockError(
                 "Expected one time per item and no gaps for an implicit loss, got others. "
                 "Use SharedClock() and whole rows."

@@ -16,13 +16,14 @@ in which the theory is checked. Training reads the local characteristics themsel
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from reversal import state
-from reversal.core import Generator, JumpSpace, Process
+from reversal.core import DenseJumps, Generator, JumpSpace, Process
 from reversal.errors import CapabilityError
 from reversal.operators.derivatives import Field, Function, Tangent
 from reversal.operators.neighbors import Neighbors
@@ -46,7 +47,7 @@ class Local(Operator):
     """
 
     def __init__(self, space: Any, characteristics: Characteristics) -> None:
-        self.space, self.characteristics = space, characteristics
+        self.space, self._given = space, characteristics
 
     @classmethod
     def of(cls, process: Process, t: float | Tensor) -> Local:
@@ -57,6 +58,14 @@ class Local(Operator):
             return process.forward(x, clock.expand(state.batch_size(x)))
 
         return cls(process.noisy_space, at)
+
+    def characteristics(self, x: Any) -> Any:
+        """The local characteristics, with the shape of the space and without jumps onto x itself.
+
+        Raises:
+            CapabilityError: for rates below 0.
+        """
+        return state.map(_cleaned, self.space.parts, self._given(x), x)
 
     def apply(self, f: Function) -> Function:
         """L f."""
@@ -147,6 +156,25 @@ class Local(Operator):
     def rates_into(self, name: str, x: Any) -> Tensor:
         """Rates into x from every neighbor of one jumping factor, ``(B, *sites, N)``."""
         return Neighbors(self.space, name).into(x, lambda y: self._at(name, y).rates)
+
+
+def _cleaned(part: Any, law: Generator, x: Tensor) -> Generator:
+    if not isinstance(part, JumpSpace):
+        lift = len(part.tangent_shape) - len(part.sites)
+        return law if law.lift == lift else replace(law, lift=lift)
+    if not isinstance(law.jumps, DenseJumps):
+        return law
+    landed = [part.hop(x, torch.full_like(x, k)) for k in range(part.num_jumps)]
+    moves = torch.stack([y != x for y in landed], -1)
+    rates = torch.where(moves, law.rates, 0.0)
+    if rates.device.type == "cpu" and bool((rates < 0).any()):
+        raise CapabilityError(
+            f"Expected rates of at least 0, got {rates.min().item():g}. Give the rates of the "
+            f"jumps from x, as (B, *sites, {part.num_jumps})."
+        )
+    back = law.jumps.back
+    back = None if back is None else torch.where(moves, back, 0.0)
+    return Generator(jumps=DenseJumps(rates, back))
 
 
 def _drift(law: Generator) -> Tensor:

@@ -30,7 +30,7 @@ from reversal.core import (
     Process,
 )
 from reversal.errors import CapabilityError
-from reversal.grids import Grid, evaluate
+from reversal.grids import Grid, Tick, evaluate
 from reversal.noise import Randomness
 from reversal.operators import Local
 from reversal.schedules import QuadraticVariance, VarianceSchedule
@@ -53,7 +53,8 @@ class FromGenerator(Process):
         steps: the steps of a simulation.
 
     Raises:
-        CapabilityError: if there is no prior, or a finite chain is not irreducible.
+        CapabilityError: if there is no prior, or a chain on one site of at most 1,000 states is
+            not irreducible (larger ones are not looked at).
 
     Cost: ``steps`` evaluations of the generator per draw of x_t where there is no kernel.
     """
@@ -77,6 +78,9 @@ class FromGenerator(Process):
         self.space, self.operator, self._prior = space, Local(space, generator), prior
         self.schedule = QuadraticVariance() if schedule is None else schedule
         self.exact, self.steps = kernel, steps
+        if not isinstance(steps, int) or steps < 1:
+            raise CapabilityError(f"Expected at least one step, got steps={steps}. Give steps=100.")
+        self.is_coupled = space.factors is not None
         if space.factors:
             self.factors = {name: Factor(self, part) for name, part in space.factors.items()}
         self.provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
@@ -115,16 +119,17 @@ class FromGenerator(Process):
 
     def elapsed(self, s: Any, t: Any) -> Any:
         """v(t) - v(s)."""
-        return state.map(partial(_elapsed, self.schedule), t, s)
+        return _elapsed(self.schedule, _shared(t), _shared(s))
 
     def forward(self, x: Any, t: Any) -> Any:
         """The generator per unit of t."""
-        rates = state.map(partial(_rate, self.schedule), self.space.parts, t)
+        rates = state.map(partial(_rate, self.schedule), self.space.parts, self._clock(t))
         return self._scaled(x, rates)
 
     def increment(self, x: Any, t: Any, s: Any) -> Any:
         """The generator times v(t) - v(s)."""
-        return self._scaled(x, state.map(partial(_length, self.schedule), self.space.parts, t, s))
+        length = partial(_length, self.schedule)
+        return self._scaled(x, state.map(length, self.space.parts, self._clock(t), self._clock(s)))
 
     def conversion(
         self, source: Kind, target: Kind
@@ -162,7 +167,11 @@ class FromGenerator(Process):
             lambda part, law, y: law.step(part, y, generator), self.space.parts, frozen, x
         )
 
+    def _clock(self, t: Any) -> Any:
+        return _shared(t) if self.is_coupled else t
+
     def _run(self, x: Any, v: Tensor) -> Kernel:
+        v = v.to(state.like(x).device).expand(state.batch_size(x))
         return Simulation(self, x, v) if self.exact is None else self.exact(x, v)
 
     def _scaled(self, x: Any, rates: Any) -> Any:
@@ -179,7 +188,8 @@ class FromGenerator(Process):
         if law.divergence is not None or law.covariance is None:
             return law
         bend = self.operator.divergence_of_covariance(name)(x)
-        return Generator(law.drift, law.covariance, None, law.lift, bend.detach())
+        bend = bend if torch.is_grad_enabled() else bend.detach()
+        return Generator(law.drift, law.covariance, None, law.lift, bend)
 
 
 @final
@@ -190,6 +200,7 @@ class Factor(Path):
     whole: FromGenerator
     space: Any
     starts_singular = False
+    is_coupled = True
     provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
 
     def __repr__(self) -> str:
@@ -269,10 +280,11 @@ def _spread(part: Any, length: Tensor) -> Tensor:
 
 def _shared(t: Any) -> Any:
     """The one clock of all parts."""
-    if isinstance(t, Mapping) or (isinstance(t, Tensor) and t.ndim > 1):
+    by_site = isinstance(t, Tensor) and t.ndim > 1
+    if isinstance(t, Mapping) or by_site or (isinstance(t, Tick) and t.pattern is not None):
         raise CapabilityError(
             "Expected one time per item for a process whose parts run together, got one per site "
-            "or factor. Use SharedClock()."
+            "or factor: nothing can be given or dropped. Use SharedClock()."
         )
     return t
 

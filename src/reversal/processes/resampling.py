@@ -192,7 +192,10 @@ class Resampling(Process):
         """log(alpha w_y + lost pi_y sum w) for every noisy state y."""
         kept = self._pad(log_w + _lift(log_alpha, log_w))
         total = _log_total(log_w) + _lift(log_lost, log_w)
-        return torch.logaddexp(kept, total + self.log_fresh.to(log_w))
+        fresh = total + self.log_fresh.to(log_w)
+        never = (kept == -torch.inf) & (fresh == -torch.inf)
+        blend = torch.logaddexp(kept.masked_fill(never, 0.0), fresh.masked_fill(never, 0.0))
+        return blend.masked_fill(never, -torch.inf)
 
     def _pad(self, values: Tensor) -> Tensor:
         extra = self.noisy_space.num_states - values.shape[-1]

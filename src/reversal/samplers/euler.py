@@ -65,7 +65,7 @@ class Euler(Sampler):
         """Leap, walk or follow the velocity; take the bridge at the ends."""
         process, estimate = denoiser.process, denoiser(x_t, t, cond)
         ends = state.map(self._ends, process.parts, t, s)
-        laws = process.increment(x_t, t, s) if self._needs_law(process.parts, ends) else None
+        laws = process.increment(x_t, t, s) if process.is_coupled else None
         move = partial(self._move, generator)
         return state.map(move, process.parts, x_t, t, s, estimate, ends, laws)
 
@@ -73,11 +73,8 @@ class Euler(Sampler):
         return needs_bridge(path, t, s, starts=self.churn > 0 or not path.space.is_real)
 
     def _follows_velocity(self, path: Any) -> bool:
-        return path.space.is_real and self.churn == 0
-
-    def _needs_law(self, parts: Any, ends: Any) -> bool:
-        pairs = state.leaves(state.map(lambda path, end: (path, end), parts, ends))
-        return any(end is not True and not self._follows_velocity(path) for path, end in pairs)
+        has_flow = Capability.VELOCITY in path.provides
+        return self.churn == 0 and path.space.is_real and has_flow
 
     def _move(
         self,
@@ -103,6 +100,7 @@ class Euler(Sampler):
     ) -> Tensor:
         if self._follows_velocity(path):
             return drift(path, x_t, t, s, estimate.read(Kind.VELOCITY))
+        law = path.increment(x_t, t, s) if law is None else law
         law = law.reversal(estimate.read(Kind.SCORE), self.churn)
         return law.step(path.noisy_space, x_t, generator)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from reversal import state
 from reversal.core import Capability, Denoiser, Kind, Leap, Path, Sampler
+from reversal.errors import CapabilityError
 from reversal.grids import Tick
 from reversal.noise import Randomness
 from reversal.samplers.euler import drift, needs_bridge
@@ -43,6 +44,11 @@ class Heun(Sampler):
 
     def check(self, path: Path) -> None:
         """A velocity on real spaces, a generator on finite sets."""
+        if path.is_coupled:
+            raise CapabilityError(
+                f"Expected parts that are noised on their own for {self}, got {path}, whose "
+                f"generator reads the whole state. Use Euler()."
+            )
         needed = {Capability.VELOCITY} if path.space.is_real else {Capability.GENERATOR}
         require(self, path, needed, "Use Ancestral(), which needs a bridge alone.")
 

@@ -43,9 +43,9 @@ class Simplex(Space):
         return like.new_full((n, size), 1 / size)
 
     def move(self, x: Tensor, v: Tensor) -> Tensor:
-        """x + (v, -sum v), entries below 0 set to 0 and the rest scaled to the sum 1."""
+        """x + (v, -sum v), reflected at the faces: absolute values, scaled to the sum 1."""
         moved = torch.cat((x[..., :-1] + v, x[..., -1:] - v.sum(-1, keepdim=True)), -1)
-        inside = moved.clamp_min(0)
+        inside = moved.abs()
         return inside / inside.sum(-1, keepdim=True)
 
     def __repr__(self) -> str:

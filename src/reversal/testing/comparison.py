@@ -40,7 +40,7 @@ def require_close(
     """
     got, expected = torch.broadcast_tensors(got.detach().double(), expected.detach().double())
     gap = torch.where(got == expected, 0.0, (got - expected).abs())
-    gap = gap / (1 + torch.as_tensor(size, dtype=torch.float64))
+    gap = gap / (1 + torch.as_tensor(size, dtype=torch.float64).detach())
     worst = float(gap.nan_to_num(nan=torch.inf).max()) if gap.numel() else 0.0
     at = "" if t is None else f" at t = {t:g}"
     require(
