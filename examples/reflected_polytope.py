@@ -49,6 +49,8 @@ class Polytope(Space):
         x = x + v
         for _ in range(64):
             gap, facet = self.gaps(x).min(1)
+            if bool((gap >= 0).all()):
+                break
             x = x + 2 * gap.clamp_max(0)[:, None] * self.normals.to(x)[facet]
         return x
 

@@ -20,7 +20,7 @@ KEPT: list[object] = []
 
 def say_threads() -> None:
     tasks = [task / "comm" for task in Path("/proc/self/task").glob("*")]
-    print("threads left:", sum("gloo" in task.read_text() for task in tasks))
+    print(f"threads left: {sum('gloo' in task.read_text() for task in tasks)}\n", end="")
 
 
 def main(run: str, kind: str, stop: str, number: str = "15") -> None:
