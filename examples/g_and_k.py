@@ -10,7 +10,7 @@ statistics. `AmortizedPosterior` sees simulations only. The reference knows more
 statistics, so Metropolis draws from the posterior that is asked for, exactly in the limit. It is
 not the posterior given all 250 draws, which is printed too: 25 of them know less.
 
-Source: Benton et al. (2024), section 6.1, for the problem; Rayner and MacGillivray (2002) for the
+Source: Benton et al. (2024) for the problem; Rayner and MacGillivray (2002) for the
 g-and-k law; David and Nagaraja (2003), eq. (2.2.2), for order statistics.
 """
 

@@ -14,7 +14,7 @@ What is noised is :math:`u = L(\xi)^{-1} (T(\theta) - m(\xi))`, parameters on th
 units of a normal law given the evidence, learned first. For each :math:`\xi` that is one to one,
 whatever m and L are, so it changes nothing but the task: a posterior a hundred times narrower than
 the prior has unit variance. Source: Benton et al. (2024), on conditional simulation; learned units
-of noise: Karras et al. (2022), section 5, whose input scaling is carried to each evidence.
+of noise: Karras et al. (2022), whose input scaling is carried to each evidence.
 """
 
 from __future__ import annotations
