@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,16 +11,8 @@ import torch
 import reversal as rv
 from reversal.core import DenseJumps
 from reversal.testing import check_process
+from tests.example import example
 from tests.operators.laws import RATES, generator_of_chain
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", ["birth_death", "reflected_polytope", "jump_diffusion"])
@@ -200,3 +190,43 @@ def test_the_flow_of_a_real_process_needs_the_score_alone():
     ]
     assert torch.equal(*runs)
     assert not torch.equal(runs[0], start)
+
+
+def test_counts_come_back_to_a_poisson_law():
+    """Poisson(2) data stay Poisson under the noise, so the score is known; the mean comes back to 2.
+
+    Euler's error halves with the step, Heun's is a quarter of it at most: 20,000 draws have a
+    standard error of 0.01, a thirtieth of what is compared.
+    """
+    process, n = example("birth_death").process(), 20_000
+
+    def log_beta(x, t, cond):
+        kept = (-process.schedule.variance(t.double()).variance).exp()
+        mean = 2 * kept + 5 * (1 - kept)
+        return x * mean.log() - torch.lgamma(x.double() + 1)
+
+    exact = rv.Energy(log_beta, process)
+
+    def error(sampler, steps):
+        source = torch.Generator().manual_seed(3)
+        x = sampler.sample(exact, n, steps=steps, generator=source).double()
+        return abs(float(x.mean()) - 2)
+
+    coarse, fine = (error(rv.Euler(), steps) for steps in (60, 120))
+    assert 1.6 < coarse / fine < 2.4
+    assert error(rv.Heun(), 60) < coarse / 4
+
+
+def test_nothing_is_given_to_a_process_whose_sites_read_one_another():
+    """Two numbers of one factor, pulled to each other: a known one is refused."""
+    space = rv.Euclidean(2)
+
+    def pulled(x):
+        return rv.Generator(x.flip(1) - 2 * x, torch.ones_like(x))
+
+    prior = rv.Gaussian(space).prior
+    process = rv.FromGenerator(space, pulled, prior)
+    energy = rv.Energy(lambda x, t, c: -(x**2).sum(1), process, rv.AnyClock())
+    given = (torch.zeros(3, 2), torch.tensor([True, False]))
+    with pytest.raises(rv.CapabilityError, match="nothing can be given"):
+        rv.Euler().sample(energy, 3, steps=2, given=given, generator=torch.Generator())

@@ -126,7 +126,8 @@ def implicit_elbo(
     num_samples: int = 64,
     generator: Randomness = None,
     cond: Any = None,
-    traces: Traces = Traces(),
+    probes: int | None = None,
+    jumps: int | None = None,
 ) -> Likelihood:
     r"""Estimate the bound of a process that can only be simulated.
 
@@ -143,7 +144,8 @@ def implicit_elbo(
         num_samples: draws per item, one time of equal strata each.
         generator: where randomness comes from.
         cond: handed to the denoiser.
-        traces: exact or random divergences and jumps.
+        probes: as of ``Implicit``.
+        jumps: as of ``Implicit``.
 
     Returns:
         An unbiased estimate of a lower bound; where the data have no smooth density its variance is
@@ -157,7 +159,7 @@ def implicit_elbo(
     path = denoiser.process
     path.space.check(x, "x")
     state.map(_require, path.parts)
-    n, like = state.batch_size(x), state.like(x).double()
+    n, like, traces = state.batch_size(x), state.like(x).double(), Traces(probes, jumps)
     draws = []
     for stratum in range(num_samples):
         u = (stratum + noise.uniform((n,), like, generator)) / num_samples

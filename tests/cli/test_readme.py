@@ -8,6 +8,7 @@ import torch
 
 import reversal as rv
 from reversal import parametrizations, processes
+from tests.example import example
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 STEP = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
@@ -46,7 +47,7 @@ def allowed(sampler, path):
 def test_a_row_says_which_samplers_take_the_process(row):
     name = row["Process"].strip("`")
     if name in ("Independent", "FromGenerator"):
-        return
+        return  # the first follows from its factors, the second has a test of its own
     for path in PATHS[name]:
         assert f"`{type(path.space).__name__}`" in row["Space"]
         euler = {True: "yes", False: "churn 0" if allowed(rv.Euler(0.0), path) else "no"}
@@ -55,6 +56,25 @@ def test_a_row_says_which_samplers_take_the_process(row):
             cell = row[f"`{type(sampler).__name__}`"]
             assert cell == ("yes" if allowed(sampler, path) else "no")
         assert row["`elbo`"] == ("yes" if bounded(path) else "no")
+
+
+def test_a_generated_process_has_the_samplers_of_its_row():
+    """Euler everywhere, Heun on jumps, no bridge; the bound without a kernel density alone."""
+    row = next(row for row in rows("Process") if row["Process"] == "`FromGenerator`")
+    cells = [row[f"`{name}`"] for name in ("Euler", "Ancestral", "Heun", "elbo")]
+    assert cells == ["yes", "no", "on jumps", "`implicit_elbo`"]
+    counts, polytope = (example(name).process() for name in ("birth_death", "reflected_polytope"))
+    for path in (counts, polytope):
+        assert allowed(rv.Euler(), path)
+        assert not allowed(rv.Ancestral(), path)
+        assert allowed(rv.Heun(), path) == (path is counts)
+    x = polytope.prior.sample(2, torch.Generator().manual_seed(0))
+    flat = rv.Energy(lambda y, t, cond: 0 * y.sum(1), polytope)
+    source = torch.Generator().manual_seed(0)
+    with pytest.raises(rv.CapabilityError, match="transition density"):
+        rv.elbo(flat, x, num_samples=2, generator=source)
+    found = rv.implicit_elbo(flat, x, num_samples=2, generator=source)
+    assert torch.allclose(found.value, polytope.prior.log_prob(x).double())
 
 
 def bounded(path):

@@ -163,73 +163,72 @@ def implicit_rate(
     generator: Randomness = None,
 ) -> Tensor:
     """The integrand of J at states x and times t, ``(B,)``, nats per unit of t."""
-    laws, here = process.forward(x, t), scores(x)
-    space = process.noisy_space
-    names = list(space.factors) if space.factors else [""]
+    look = _Look(process, t, scores, x, traces, generator)
+    laws, here, space = process.forward(x, t), scores(x), process.noisy_space
     total = torch.zeros((), device=t.device)
-    for name in names:
-        how = _of_jumps if isinstance(state.take(space.parts, name), JumpSpace) else _of_drift
-        law, score = state.take(laws, name), state.take(here, name)
-        total = total + how(process, t, scores, x, name, law, score, traces, generator)
+    for name in list(space.factors) if space.factors else [""]:
+        jumps = isinstance(state.take(space.parts, name), JumpSpace)
+        term = look.of_jumps if jumps else look.of_drift
+        total = total + term(name, state.take(laws, name), state.take(here, name))
     return total
 
 
-def _of_drift(
-    process: Process,
-    t: Tensor,
-    scores: Scores,
-    x: Any,
-    name: str,
-    law: Generator,
-    score: Tensor,
-    traces: Traces,
-    generator: Randomness,
-) -> Tensor:
-    def field(y: Any) -> Tensor:
-        there = state.take(process.forward(y, t), name)
-        flow = there.pull(state.take(scores(y), name))
-        if there.divergence is not None:
-            flow = flow + there.divergence / 2
-        return flow if there.drift is None else flow - there.drift
+@final
+@dataclass(frozen=True)
+class _Look:
+    """What is seen around x at t: the terms of one factor, ``(B,)``, from its law and score."""
 
-    tangent = Tangent(process.noisy_space, name)
-    if traces.probes is None:
-        trace = tangent.divergence(field, x)
-    else:
-        trace = tangent.probe(field, x, traces.probes, generator)
-    return (score * law.pull(score)).flatten(1).sum(1) / 2 + trace
+    process: Process
+    t: Tensor
+    scores: Scores
+    x: Any
+    traces: Traces
+    generator: Randomness
 
+    def of_drift(self, name: str, law: Generator, score: Tensor) -> Tensor:
+        def field(y: Any) -> Tensor:
+            there = state.take(self.process.forward(y, self.t), name)
+            flow = there.pull(state.take(self.scores(y), name))
+            if there.divergence is not None:
+                flow = flow + there.divergence / 2
+            return flow if there.drift is None else flow - there.drift
 
-def _of_jumps(
-    process: Process,
-    t: Tensor,
-    scores: Scores,
-    x: Any,
-    name: str,
-    law: Generator,
-    score: Tensor,
-    traces: Traces,
-    generator: Randomness,
-) -> Tensor:
-    into = law.jumps.into.to(score.dtype)  # pyright: ignore[reportOptionalMemberAccess]
-    back = torch.where(into > 0, into * score.exp(), 0.0)
-    rates = law.rates.to(score.dtype)
-    change = state.sum_sites(back.sum(-1)) - state.sum_sites(rates.sum(-1))
-    neighbors, flat = Neighbors(process.noisy_space, name), rates.flatten(1)
+        tangent, count = Tangent(self.process.noisy_space, name), self.traces.probes
+        if count is None:
+            trace = tangent.divergence(field, self.x)
+        else:
+            trace = tangent.probe(field, self.x, count, self.generator)
+        return (score * law.pull(score)).flatten(1).sum(1) / 2 + trace
 
-    def looked_back(y: Any, site: Tensor, k: Tensor) -> Tensor:
-        return neighbors.entry(state.take(scores(y), name), site, neighbors.back(x, site, k))
+    def of_jumps(self, name: str, law: Generator, score: Tensor) -> Tensor:
+        into = law.jumps.into.to(score.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+        back = torch.where(into > 0, into * score.exp(), 0.0)
+        rates = law.rates.to(score.dtype)
+        change = state.sum_sites(back.sum(-1)) - state.sum_sites(rates.sum(-1))
+        neighbors = Neighbors(self.process.noisy_space, name)
+        visit = self._every if self.traces.jumps is None else self._drawn
+        return change - visit(neighbors, rates.flatten(1))
 
-    if traces.jumps is None:
+    def _every(self, neighbors: Neighbors, rates: Tensor) -> Tensor:
+        """Sum the rates times the log-ratios back, over all neighbors."""
         terms = []
-        for rate, (site, k, y) in zip(flat.unbind(1), neighbors.every(x), strict=True):
-            at = torch.full((len(flat),), site, device=flat.device)
-            terms.append(torch.where(rate > 0, rate * looked_back(y, at, at - site + k), 0.0))
-        return change - torch.stack(terms).sum(0)
-    size = neighbors.part.num_jumps
-    drawn = []
-    for _ in range(traces.jumps):
-        choice = noise.categorical(flat, generator)
-        site, k = choice // size, choice % size
-        drawn.append(looked_back(neighbors.hop(x, site, k), site, k))
-    return change - flat.sum(1) * torch.stack(drawn).mean(0)
+        for rate, (site, k, y) in zip(rates.unbind(1), neighbors.every(self.x), strict=True):
+            at = torch.full((len(rates),), site, device=rates.device)
+            back = self._back(neighbors, y, at, torch.full_like(at, k))
+            terms.append(torch.where(rate > 0, rate * back, 0.0))
+        return torch.stack(terms).sum(0)
+
+    def _drawn(self, neighbors: Neighbors, rates: Tensor) -> Tensor:
+        """Estimate that sum from jumps drawn by their rates."""
+        size, drawn = neighbors.part.num_jumps, []
+        for _ in range(self.traces.jumps or 1):
+            choice = noise.categorical(rates, self.generator)
+            site, k = choice // size, choice % size
+            y = neighbors.hop(self.x, site, k)
+            drawn.append(self._back(neighbors, y, site, k))
+        return rates.sum(1) * torch.stack(drawn).mean(0)
+
+    def _back(self, neighbors: Neighbors, y: Any, site: Tensor, k: Tensor) -> Tensor:
+        """The log-ratio that the scores give at y for the jump back to x."""
+        table = state.take(self.scores(y), neighbors.name)
+        return neighbors.entry(table, site, neighbors.back(self.x, site, k))

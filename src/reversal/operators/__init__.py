@@ -3,9 +3,9 @@
 from reversal.operators.derivatives import Field, Function, Tangent
 from reversal.operators.local import Local
 from reversal.operators.neighbors import Neighbors
-from reversal.operators.operator import Linear, Operator, Reversal, Sum, Tilt, Timed
+from reversal.operators.operator import Adjoint, Linear, Operator, Reversal, Sum, Tilt, Timed
 
 __all__ = [
-    "Field", "Function", "Linear", "Local", "Neighbors", "Operator", "Reversal", "Sum", "Tangent",
-    "Tilt", "Timed",
+    "Adjoint", "Field", "Function", "Linear", "Local", "Neighbors", "Operator", "Reversal", "Sum",
+    "Tangent", "Tilt", "Timed",
 ]  # fmt: skip

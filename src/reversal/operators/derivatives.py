@@ -70,20 +70,11 @@ class Tangent:
             rows = [derivative(part.sum(), v).flatten(1) for part in values.unbind(1)]
             return torch.stack(rows, 1)
 
-    def divergence(self, field: Field, x: Any, sites: bool = False) -> Tensor:
-        """The divergence of a field, ``(B,)``; T backward passes.
+    def divergence(self, field: Field, x: Any) -> Tensor:
+        """The divergence of a field, ``(B,)``; T backward passes."""
+        return self.jacobian(field, x).diagonal(dim1=1, dim2=2).sum(1)
 
-        Args:
-            field: the field.
-            x: the states.
-            sites: return the share of every site, ``(B, *sites)``, instead of their sum.
-        """
-        trace = self.jacobian(field, x).diagonal(dim1=1, dim2=2)
-        return self._by_site(trace) if sites else trace.sum(1)
-
-    def probe(
-        self, field: Field, x: Any, count: int, generator: Randomness, sites: bool = False
-    ) -> Tensor:
+    def probe(self, field: Field, x: Any, count: int, generator: Randomness) -> Tensor:
         r"""An unbiased estimate of the divergence, :math:`z^T (\partial V / \partial v) z`.
 
         Signs z are drawn ``count`` times; one backward pass each. Source: Hutchinson (1989).
@@ -95,8 +86,7 @@ class Tangent:
             for _ in range(count):
                 z = 1 - 2 * (noise.uniform(v.shape, v, generator) < 0.5).to(v)
                 total = total + z * derivative((values * z).sum(), v)
-        trace = (total / count).flatten(1)
-        return self._by_site(trace) if sites else trace.sum(1)
+        return (total / count).flatten(1).sum(1)
 
     def _origin(self, x: Any) -> Tensor:
         own = state.take(x, self.name)
@@ -105,11 +95,6 @@ class Tangent:
     def _walk(self, x: Any, v: Tensor) -> Any:
         moved = self.part.move(state.take(x, self.name), v)
         return {**x, self.name: moved} if self.space.factors else moved
-
-    def _by_site(self, trace: Tensor) -> Tensor:
-        lift = len(self.part.tangent_shape) - len(self.part.sites)
-        shaped = trace.unflatten(1, self.part.tangent_shape or (1,))
-        return shaped.flatten(shaped.ndim - lift).sum(-1) if lift else shaped
 
 
 def derivative(total: Tensor, v: Tensor) -> Tensor:

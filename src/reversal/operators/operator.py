@@ -161,8 +161,24 @@ class Linear(Operator):
 
 @final
 @dataclass(frozen=True)
+class Adjoint(Operator):
+    """L*, whose adjoint is L."""
+
+    operator: Operator
+
+    def apply(self, f: Function) -> Function:
+        """L* f."""
+        return self.operator.adjoint(f)
+
+    def adjoint(self, g: Function) -> Function:
+        """L g."""
+        return self.operator.apply(g)
+
+
+@final
+@dataclass(frozen=True)
 class Reversal(Operator):
-    r"""The generator of the reversal, :math:`K f = \beta^{-1} [L^*(\beta f) - f L^* \beta]`.
+    r"""The reversal, :math:`K f = \beta^{-1} [L^*(\beta f) - f L^* \beta]`: the tilt of L* by beta.
 
     Args:
         operator: L.
@@ -174,15 +190,11 @@ class Reversal(Operator):
 
     def apply(self, f: Function) -> Function:
         """K f."""
-        inward = self.operator.adjoint_relative(self.log_beta)
-        moved = conjugated(self.operator.adjoint, self.log_beta, f)
-        return lambda x: moved(x) - f(x) * inward(x)
+        return Tilt(Adjoint(self.operator), self.log_beta).apply(f)
 
     def adjoint(self, g: Function) -> Function:
         r"""Return :math:`K^* g = \beta L(g / \beta) - g L^* \beta / \beta`."""
-        inward = self.operator.adjoint_relative(self.log_beta)
-        moved = conjugated(self.operator.apply, lambda x: -self.log_beta(x), g)
-        return lambda x: moved(x) - g(x) * inward(x)
+        return Tilt(Adjoint(self.operator), self.log_beta).adjoint(g)
 
 
 @final

@@ -123,13 +123,13 @@ class FromGenerator(Process):
 
     def forward(self, x: Any, t: Any) -> Any:
         """The generator per unit of t."""
-        rates = state.map(partial(_rate, self.schedule), self.space.parts, self._clock(t))
+        rates = state.map(partial(_rate, self.schedule), self.space.parts, _shared(t))
         return self._scaled(x, rates)
 
     def increment(self, x: Any, t: Any, s: Any) -> Any:
         """The generator times v(t) - v(s)."""
         length = partial(_length, self.schedule)
-        return self._scaled(x, state.map(length, self.space.parts, self._clock(t), self._clock(s)))
+        return self._scaled(x, state.map(length, self.space.parts, _shared(t), _shared(s)))
 
     def conversion(
         self, source: Kind, target: Kind
@@ -166,9 +166,6 @@ class FromGenerator(Process):
         return state.map(
             lambda part, law, y: law.step(part, y, generator), self.space.parts, frozen, x
         )
-
-    def _clock(self, t: Any) -> Any:
-        return _shared(t) if self.is_coupled else t
 
     def _run(self, x: Any, v: Tensor) -> Kernel:
         v = v.to(state.like(x).device).expand(state.batch_size(x))
