@@ -174,6 +174,7 @@ def test_noise_is_minus_the_score_in_units_of_the_spread():
     x, t = process.prior.sample(3, torch.Generator().manual_seed(0)), torch.full((3,), 0.3)
     estimate = rv.Estimate(process, x, t, rv.Kind.NOISE, torch.ones(3, 2))
     assert torch.allclose(estimate.score, torch.full((3, 2), -1 / (4.0 * 0.3**2) ** 0.5))
+    assert torch.allclose(estimate.to(rv.Kind.SCORE).noise, torch.ones(3, 2))
     assert torch.allclose(process.transition(x, t / 3, t).v, 4.0 * (t.double() ** 2 * 8 / 9))
 
 
@@ -193,7 +194,7 @@ def test_the_flow_of_a_real_process_needs_the_score_alone():
 
 
 def test_counts_come_back_to_a_poisson_law():
-    """Poisson(2) data stay Poisson under the noise, so the score is known; the mean comes back to 2.
+    """Poisson(2) data stay Poisson under the noise, so the score is known, and come back to 2.
 
     Euler's error halves with the step, Heun's is a quarter of it at most: 20,000 draws have a
     standard error of 0.01, a thirtieth of what is compared.

@@ -178,7 +178,7 @@ class Adjoint(Operator):
 @final
 @dataclass(frozen=True)
 class Reversal(Operator):
-    r"""The reversal, :math:`K f = \beta^{-1} [L^*(\beta f) - f L^* \beta]`: the tilt of L* by beta.
+    r"""The reversal :math:`K f = \beta^{-1} [L^*(\beta f) - f L^* \beta]`: L* tilted by beta.
 
     Args:
         operator: L.
