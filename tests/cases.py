@@ -30,6 +30,16 @@ def mixed() -> rv.Independent:
     )
 
 
+def _log_signal(t: torch.Tensor) -> torch.Tensor:
+    """A signal that no named schedule has: log alpha = -3 t^2 - t."""
+    return -3 * t**2 - t
+
+
+def _noise(t: torch.Tensor) -> torch.Tensor:
+    """Its noise, which grows beyond that of unit data."""
+    return 1.5 * torch.sin(torch.pi / 2 * t)
+
+
 SPACES = [
     rv.Euclidean(2),
     rv.Euclidean(1, 3, 3),
@@ -49,6 +59,12 @@ SIGNALS = [
     rv.Cosine(exponent=2.0),
     rv.VarianceExploding(),
     rv.Rectified(),
+    rv.QuadraticBeta(),
+    rv.OrnsteinUhlenbeck(),
+    rv.Karras(),
+    rv.SubVariancePreserving(),
+    rv.Shortened(rv.Rectified(), 0.99),
+    rv.Signals(_log_signal, _noise),
 ]
 JUMPS = [
     (rv.Mask, rv.LinearSurvival()),

@@ -15,7 +15,14 @@ from reversal.clocks import (
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
 from reversal.data.support import Box
-from reversal.denoisers import Empirical, Energy, Enumerated, GaussianData, NetworkDenoiser
+from reversal.denoisers import (
+    Empirical,
+    Energy,
+    Enumerated,
+    GaussianData,
+    NetworkDenoiser,
+    Rescheduled,
+)
 from reversal.errors import (
     CapabilityError,
     CheckpointError,
@@ -57,9 +64,15 @@ from reversal.schedules import (
     Cosine,
     CosineSurvival,
     ExponentialSurvival,
+    Karras,
     LinearSurvival,
+    OrnsteinUhlenbeck,
+    QuadraticBeta,
     QuadraticVariance,
     Rectified,
+    Shortened,
+    Signals,
+    SubVariancePreserving,
     VarianceExploding,
     VariancePreserving,
 )
@@ -74,9 +87,10 @@ __all__ = [
     "Euclidean", "Categorical", "Counts", "Torus", "SO3", "Simplex", "Product",
     "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
     "FromGenerator",
-    "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
+    "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
+    "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser",
+    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser", "Rescheduled",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",

@@ -5,5 +5,6 @@ from reversal.denoisers.energy import Energy
 from reversal.denoisers.enumerated import Enumerated
 from reversal.denoisers.gaussian import GaussianData
 from reversal.denoisers.network import NetworkDenoiser
+from reversal.denoisers.rescheduled import Rescheduled
 
-__all__ = ["Empirical", "Energy", "Enumerated", "GaussianData", "NetworkDenoiser"]
+__all__ = ["Empirical", "Energy", "Enumerated", "GaussianData", "NetworkDenoiser", "Rescheduled"]

@@ -38,8 +38,9 @@ class Gaussian(Process):
 
     Args:
         space: ``Euclidean``.
-        schedule: ``VariancePreserving`` (default), ``Cosine``, ``VarianceExploding`` or
-            ``Rectified``.
+        schedule: ``VariancePreserving`` (default), ``QuadraticBeta``, ``Cosine``,
+            ``OrnsteinUhlenbeck``, ``VarianceExploding``, ``Karras``, ``SubVariancePreserving``,
+            ``Rectified``, or ``Signals`` of your own.
 
     Source: Song et al. (2021), section 3; Kingma et al. (2021), appendix A.
     """

@@ -121,10 +121,6 @@ class _Lean:
     schedule: SignalSchedule
 
     def __call__(self, r: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor]:
-        first, second, third = (self._log_ratio(time) for time in (r, t, s))
+        first, second, third = map(self.schedule.log_ratio, (r, t, s))
         weight = (third - second) / (2 * (second - first))
         return (torch.where(weight.isfinite(), weight, 0.0),)
-
-    def _log_ratio(self, time: Tensor) -> Tensor:
-        signal = self.schedule.signal(time)
-        return signal.alpha.log() - signal.sigma.log()

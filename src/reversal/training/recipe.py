@@ -19,6 +19,11 @@ SPACES: dict[str, type[Any]] = {s.__name__: s for s in (Euclidean, Categorical, 
 PROCESSES: dict[str, type[Any]] = {p.__name__: p for p in (Gaussian, Mask, Uniform, Brownian)}
 NETWORKS: dict[str, type[Architecture]] = {n.__name__: n for n in (Perceptron, Transformer)}
 _LAWS = (SharedClock, FactorClocks, SiteClocks, OneSite)
+SCHEDULES: dict[str, Any] = {
+    name: found
+    for name, found in vars(schedules).items()
+    if is_dataclass(found) and found is not schedules.Signals
+}
 CLOCKS: dict[str, type[Any]] = {c.__name__: c for c in (*_LAWS, LowDiscrepancy, OnGrid)}
 
 
@@ -39,15 +44,10 @@ def process_to_config(process: Path) -> dict[str, Any]:
             f"form. Save the weights of `model.denoiser_` on their own."
         )
     schedule: Any = process.schedule  # pyright: ignore[reportAttributeAccessIssue]
-    if vars(schedules).get(type(schedule).__name__) is not type(schedule):
-        raise CheckpointError(
-            f"Expected a schedule of reversal.schedules to save, got {type(schedule).__name__}, "
-            f"which has no text form. Save the weights of `model.denoiser_` on their own."
-        )
     return {
         "type": kind,
         "space": _space_to_config(process.space),
-        "schedule": {"type": type(schedule).__name__, **asdict(schedule)},
+        "schedule": _to_config(schedule, SCHEDULES, "a schedule of reversal.schedules"),
     }
 
 
@@ -59,8 +59,7 @@ def process_from_config(config: dict[str, Any]) -> Any:
     """
     if config["type"] == "Independent":
         return Independent({k: process_from_config(p) for k, p in config["factors"].items()})
-    fields = dict(config["schedule"])
-    schedule = _known(vars(schedules), fields.pop("type"))(**fields)
+    schedule = _from_config(config["schedule"], SCHEDULES)
     return _known(PROCESSES, config["type"])(_space_from_config(config["space"]), schedule)
 
 
@@ -95,16 +94,7 @@ def clocks_to_config(law: Any) -> dict[str, Any]:
     Raises:
         CheckpointError: if the law has none.
     """
-    kind = type(law).__name__
-    if CLOCKS.get(kind) is not type(law):
-        raise CheckpointError(
-            f"Expected clocks among {listed(CLOCKS)} to save, got {kind}, which has no text form."
-        )
-    values = {field.name: getattr(law, field.name) for field in fields(law)}
-    return {"type": kind} | {
-        name: clocks_to_config(value) if is_dataclass(value) else value
-        for name, value in values.items()
-    }
+    return _to_config(law, CLOCKS, f"clocks among {listed(CLOCKS)}")
 
 
 def clocks_from_config(config: dict[str, Any]) -> Any:
@@ -113,8 +103,27 @@ def clocks_from_config(config: dict[str, Any]) -> Any:
     Raises:
         CheckpointError: if it names what this version does not know.
     """
-    values = {k: clocks_from_config(v) if isinstance(v, dict) else v for k, v in config.items()}
-    return _known(CLOCKS, values.pop("type"))(**values)
+    return _from_config(config, CLOCKS)
+
+
+def _to_config(value: Any, known: Mapping[str, Any], wanted: str) -> dict[str, Any]:
+    """A dataclass whose type has a name, and its fields, as plain JSON types."""
+    kind = type(value).__name__
+    if known.get(kind) is not type(value):
+        raise CheckpointError(
+            f"Expected {wanted} to save, got {kind}, which has no text form. "
+            f"Save the weights of `model.denoiser_` on their own."
+        )
+    values = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {"type": kind} | {
+        name: _to_config(part, known, wanted) if is_dataclass(part) else part
+        for name, part in values.items()
+    }
+
+
+def _from_config(config: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+    values = {k: _from_config(v, known) if isinstance(v, dict) else v for k, v in config.items()}
+    return _known(known, values.pop("type"))(**values)
 
 
 def _space_to_config(space: Space) -> dict[str, Any]:
