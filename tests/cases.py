@@ -85,6 +85,9 @@ PROCESSES: list[rv.core.Process] = [
 PATHS = [
     rv.Interpolant(rv.Euclidean(2), rv.Paired()),
     rv.Interpolant(rv.Euclidean(2), rv.Paired(), noise=0.5),
+    rv.Interpolant(rv.Euclidean(2), rv.OptimalTransport(), noise=0.5, sigma_min=0.1),
+    rv.Interpolant(rv.Euclidean(1, 3, 3), rv.Unpaired(), sigma_min=0.1),
+    rv.BrownianBridge(rv.Euclidean(2), rv.Paired(), noise=0.5),
     chain(),
     chain(2),
 ]

@@ -50,14 +50,19 @@ from reversal.parametrizations import (
 )
 from reversal.processes import (
     Brownian,
+    BrownianBridge,
     Chain,
     FromGenerator,
     Gaussian,
     Independent,
     Interpolant,
     Mask,
+    NormalPrior,
+    OptimalTransport,
     Paired,
+    Samples,
     Uniform,
+    Unpaired,
 )
 from reversal.samplers import Ancestral, Euler, Heun, Multistep
 from reversal.schedules import (
@@ -85,7 +90,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Euclidean", "Categorical", "Counts", "Torus", "SO3", "Simplex", "Product",
-    "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
+    "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "BrownianBridge",
+    "Paired", "Unpaired", "OptimalTransport", "Samples", "NormalPrior", "Chain",
     "FromGenerator",
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
     "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from reversal.core import Estimate, Kernel, Kind, Path
+from reversal.core import Capability, Estimate, Kernel, Kind, Path
 from reversal.errors import CapabilityError
 from reversal.grids import evaluate
 from reversal.processes.gaussian import Gaussian
@@ -225,7 +225,9 @@ def default(path: Any) -> Parametrization:
         return Preconditioned()
     if not path.space.is_real:
         return Posterior() if path.conversion(Kind.POSTERIOR, Kind.SCORE) else Score()
-    return Noise() if path.conversion(Kind.SCORE, Kind.NOISE) else Velocity()
+    if path.conversion(Kind.SCORE, Kind.NOISE):
+        return Noise()
+    return Velocity() if Capability.VELOCITY in path.provides else Clean()
 
 
 def _within(space: Any, ratios: Tensor) -> Tensor:

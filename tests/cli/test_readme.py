@@ -18,6 +18,7 @@ PATHS = {
     "Uniform": [rv.Uniform(rv.Categorical(3))],
     "Brownian": [rv.Brownian(rv.Torus(2)), rv.Brownian(rv.SO3())],
     "Interpolant": [rv.Interpolant(rv.Euclidean(2), rv.Paired())],
+    "BrownianBridge": [rv.BrownianBridge(rv.Euclidean(2), rv.Paired())],
     "Chain": [rv.Chain(rv.Categorical(3), [STEP, STEP])],
 }
 
@@ -79,7 +80,7 @@ def test_a_generated_process_has_the_samplers_of_its_row():
 
 def bounded(path):
     """Whether the exact denoiser of two data has a bound."""
-    if type(path).__name__ in ("Interpolant", "Chain"):
+    if type(path).__name__ in ("Interpolant", "BrownianBridge", "Chain"):
         return False
     atoms = path.space.example(2, torch.empty(()))
     rng = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reversal import parametrizations, state
 from reversal.clocks import ClockLaw, SharedClock
-from reversal.core import Denoiser, JointEstimate, Kind, Path
+from reversal.core import Capability, Denoiser, JointEstimate, Kind, Path
 from reversal.errors import CapabilityError, SpaceError, listed
 from reversal.grids import RUNNING_MAX
 from reversal.parametrizations import Parametrization
@@ -135,10 +135,15 @@ def _resolve(process: Any, given: Any) -> Any:
             )
         return {name: _resolve(path, chosen.get(name)) for name, path in parts.items()}
     how: Parametrization = parametrizations.default(process) if given is None else given
-    useful = ("score", "velocity", "posterior")
+    useful = {Kind.SCORE, Kind.VELOCITY, Kind.POSTERIOR}
+    useful |= {Kind.CLEAN} if _walks_by_clean(process) else set()
     if how.kind not in useful and not any(process.conversion(how.kind, kind) for kind in useful):
         raise CapabilityError(
             f"Expected a parametrization that {process} can use, got {how}. "
             f"Its default is {parametrizations.default(process)}."
         )
     return how
+
+
+def _walks_by_clean(process: Path) -> bool:
+    return process.space.is_real and Capability.BRIDGE in process.provides

@@ -13,6 +13,7 @@ from reversal.metrics.rows import Rows, Schema, aligned
 from reversal.metrics.sbc import Band, Calibration, band, sbc
 from reversal.metrics.scores import crps, energy_distance
 from reversal.metrics.shape import Shape, shape
+from reversal.metrics.straightness import straightness
 from reversal.metrics.trend import Trend, trend
 from reversal.metrics.two_sample import c2st
 from reversal.metrics.utility import Utility, utility
@@ -25,4 +26,5 @@ __all__ = [
     "crps", "energy_distance",
     "auc", "bootstrap", "Estimate", "Share",
     "copying", "Copying", "nearest_distances", "recognition",
+    "straightness",
 ]  # fmt: skip

@@ -68,7 +68,8 @@ class Regression(Objective):
         n, like = state.batch_size(x_0), state.like(x_0)
         present = _complete(space.parts, observed)
         clock = _withdraw(network.clocks.sample(space, n, like, generator), space, present)
-        kernel = path.kernel(x_0, clock.time) if x_1 is None else _ends(path)(x_0, clock.time, x_1)
+        ends = paired(path, x_0, x_1, cond, generator)
+        kernel = path.kernel(x_0, clock.time, *ends)
         x_t = kernel.sample(generator)
         if clock.running is not None:
             fresh = path.prior.sample(n, generator, like)
@@ -99,13 +100,33 @@ def _trainable(denoiser: Denoiser) -> NetworkDenoiser:
     return denoiser
 
 
-def _ends(path: Any) -> Any:
-    if Capability.ENDPOINTS not in path.provides:
-        raise CapabilityError(
-            f"Expected a path with a coupling to take x_1, got {path}, which draws its own noise. "
-            f"Leave out x_1, or use an Interpolant."
-        )
-    return path.kernel
+def paired(path: Any, x_0: Any, x_1: Any, cond: Any, generator: Randomness) -> tuple[Any, ...]:
+    """Return the other ends in a tuple of one, which is empty where no path takes any.
+
+    Raises:
+        CapabilityError: if x_1 is given to a path that draws its own noise.
+        SpaceError: if a coupling needs x_1 and it is missing or of another shape.
+    """
+    takes = state.map(lambda part: Capability.ENDPOINTS in part.provides, path.parts)
+    if not any(state.leaves(takes)):
+        if x_1 is not None:
+            raise CapabilityError(
+                f"Expected a path with a coupling to take x_1, got {path}, which draws its own "
+                f"noise. Leave out x_1, or use an Interpolant."
+            )
+        return ()
+    given = dict.fromkeys(takes) if x_1 is None and isinstance(takes, dict) else x_1
+    return (
+        state.map(
+            lambda part, does, own, other: (
+                part.coupling.pair(own, other, cond, generator) if does else None
+            ),
+            path.parts,
+            takes,
+            x_0,
+            given,
+        ),
+    )
 
 
 def _complete(parts: Any, observed: Tree) -> Tree:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import torch
 
 from reversal import state
-from reversal.core import Capability, Kind, Path
+from reversal.core import Capability, Estimate, Kind, Path
 from reversal.processes import FromGenerator
 from reversal.testing import denoising, dynamics, laws
 from reversal.testing.comparison import require_close
@@ -112,14 +113,31 @@ def _check_interpolant(path: Any, seed: int) -> None:
         return at(t)[0].sample(torch.Generator().manual_seed(seed + 1))
 
     for end, expected in ((0.0, x_0), (1.0, x_1)):
-        require_close("the path ends at its endpoints", drawn(end), expected, of=path, t=end)
+        require_close("the path ends at its endpoints", at(end)[0].mean, expected, of=path, t=end)
+        spread = torch.full_like(x_0, path.sigma_min)
+        require_close("the noise at the ends", at(end)[0].std, spread, of=path, t=end)
     for t in (0.15, 0.4, 0.65, 0.9):
         kernel, clock = at(t)
         velocity = kernel.target(Kind.VELOCITY, drawn(t))
         require_close("velocity = d/dt of the path", velocity, in_time(drawn, t), of=path, t=t)
-        for source, target in ((Kind.VELOCITY, Kind.CLEAN), (Kind.CLEAN, Kind.VELOCITY)):
+        for source, target in permutations((Kind.VELOCITY, Kind.CLEAN, Kind.NOISE, Kind.SCORE), 2):
             rule = path.conversion(source, target)
             if rule is not None:
                 got = rule(kernel.target(source, drawn(t)), drawn(t), clock)
                 expected = kernel.target(target, drawn(t))
                 require_close(f"the conversion {source} -> {target}", got, expected, of=path, t=t)
+    if Capability.BRIDGE in path.provides:
+        _check_pinned(path, x_0, at)
+
+
+def _check_pinned(path: Any, x_0: torch.Tensor, at: Callable[[float], Any]) -> None:
+    """The bridge around x_0, averaged over x_t, is the law of x_s."""
+    for t, s in ((0.9, 0.4), (1.0, 0.5), (0.3, 0.0)):
+        (later, clock), (earlier, target) = at(t), at(s)
+        clean = Estimate(path, later.mean, clock, Kind.CLEAN, x_0)
+        here, beside = (path.ancestor(later.mean + d, clock, target, clean) for d in (0, 1))
+        slope = beside.mean - here.mean
+        require_close("the mean of the bridge", here.mean, earlier.mean, of=path, t=t)
+        variance = slope**2 * later.std**2 + here.std**2
+        expected = earlier.std.expand_as(variance) ** 2
+        require_close("the variance of the bridge", variance, expected, of=path, t=t)
