@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 from reversal.clocks import (
     AnyClock,
     FactorClocks,
-    LowDiscrepancy,
     MixedClocks,
-    OnGrid,
     SharedClock,
     SiteClocks,
 )
@@ -82,6 +80,15 @@ from reversal.schedules import (
     VariancePreserving,
 )
 from reversal.spaces import SO3, Categorical, Counts, Euclidean, Product, Simplex, Torus
+from reversal.times import LogNormalTimes, LowDiscrepancy, OnGrid
+from reversal.weightings import (
+    KarrasWeighting,
+    LearnedWeighting,
+    LikelihoodWeighting,
+    MinSNR,
+    SigmoidWeighting,
+    Simple,
+)
 
 if TYPE_CHECKING:
     from reversal.amortized import AmortizedPosterior
@@ -99,7 +106,9 @@ __all__ = [
     "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser", "Rescheduled",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
-    "OnGrid", "LowDiscrepancy",
+    "OnGrid", "LowDiscrepancy", "LogNormalTimes",
+    "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
+    "LearnedWeighting",
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",

@@ -19,8 +19,9 @@ from reversal import noise, state
 from reversal.core import Path, Space
 from reversal.errors import ClockError
 from reversal.grids import Grid, Tick
-from reversal.noise import BatchShare, ItemNoise, Randomness
+from reversal.noise import Randomness
 from reversal.questions import Question
+from reversal.times import LowDiscrepancy, Times
 
 
 class Clock(NamedTuple):
@@ -28,53 +29,6 @@ class Clock(NamedTuple):
 
     time: Any
     running: Any = None
-
-
-class Times(ABC):
-    """A law of single times on (0, 1)."""
-
-    @abstractmethod
-    def sample(self, n: int, like: Tensor, generator: Randomness = None) -> Tensor:
-        """Draw n times."""
-
-
-@final
-@dataclass(frozen=True)
-class LowDiscrepancy(Times):
-    r"""One uniform number, spread: :math:`t_{\pi(i)} = (u + i/n) \bmod 1`.
-
-    Under ``ItemNoise`` the times are independent.
-
-    Source: Kingma et al. (2021), appendix I.1.
-    """
-
-    def sample(self, n: int, like: Tensor, generator: Randomness = None) -> Tensor:
-        """Draw n times, in random order."""
-        if isinstance(generator, BatchShare):
-            (total,) = generator.wide((n,))
-            return self.sample(total, like, generator.whole)[generator.rows]
-        u = noise.uniform((n,), like, generator)
-        if isinstance(generator, ItemNoise) or n == 0:
-            return u
-        order = noise.uniform((n,), like, generator).argsort()
-        return (u[:1] + order.to(u) / n) % 1
-
-
-@final
-@dataclass(frozen=True)
-class OnGrid(Times):
-    """The times k/T for k = 1 .. T, alike: what a ``Chain`` is trained on."""
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ClockError(f"Expected a number of grid steps >= 1, got {self.steps}. Give T.")
-
-    def sample(self, n: int, like: Tensor, generator: Randomness = None) -> Tensor:
-        """Draw n grid times."""
-        spread = LowDiscrepancy().sample(n, like, generator)
-        return ((spread * self.steps).floor() + 1).clamp(max=self.steps) / self.steps
 
 
 class ClockLaw(ABC):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from reversal import noise, state
-from reversal.clocks import Clock, ClockLaw, LowDiscrepancy, SharedClock, Times, spread, tensor
+from reversal.clocks import Clock, ClockLaw, SharedClock, spread, tensor
 from reversal.core import Path, Space
 from reversal.errors import ClockError
 from reversal.noise import Randomness
 from reversal.questions import Question
+from reversal.times import LowDiscrepancy, Times
 
 
 @final

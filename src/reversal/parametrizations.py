@@ -42,6 +42,10 @@ class Parametrization(ABC):
     def loss(self, path: Any, kernel: Kernel, output: Tensor, x_t: Tensor, t: Any) -> Tensor:
         """The divergence of an output from its conditional target, ``(B, *sites)``."""
 
+    @abstractmethod
+    def noise_error(self, path: Any, x_t: Tensor, t: Any) -> Tensor:
+        """What the root of this divergence is multiplied by to be the error of the noise."""
+
 
 class _Regressed(Parametrization):
     """Outputs that are regressed on their target by squared error."""
@@ -57,6 +61,10 @@ class _Regressed(Parametrization):
     @final
     def loss(self, path: Path, kernel: Kernel, output: Tensor, x_t: Tensor, t: Any) -> Tensor:
         return _square(path, output - kernel.target(self.kind, x_t))
+
+    @final
+    def noise_error(self, path: Path, x_t: Tensor, t: Any) -> Tensor:
+        return _gaussian(path).noise_error(self.kind, t, x_t.dtype)
 
 
 @final
@@ -106,6 +114,10 @@ class Score(Parametrization):
         to_noise = path.conversion(Kind.SCORE, Kind.NOISE)
         return _square(path, to_noise(output, x_t, t) - to_noise(target, x_t, t))
 
+    def noise_error(self, path: Any, x_t: Tensor, t: Any) -> Tensor:
+        """1: it is the error of the noise."""
+        return torch.ones_like(_gaussian(path).signal(t, x_t.dtype).alpha)
+
 
 class _Logits(Parametrization):
     """Logits over the values of each site, cross-entropy with the clean code."""
@@ -126,6 +138,10 @@ class _Logits(Parametrization):
     def loss(self, path: Any, kernel: Kernel, output: Tensor, x_t: Tensor, t: Any) -> Tensor:
         logits = self.estimate(path, x_t, t, output).posterior
         return -logits.gather(-1, kernel.target(self.kind, x_t)[..., None]).squeeze(-1)
+
+    @final
+    def noise_error(self, path: Any, x_t: Tensor, t: Any) -> Tensor:
+        return _gaussian(path).noise_error(self.kind, t, x_t.dtype)
 
     @abstractmethod
     def complete(self, path: Any, logits: Tensor, x_t: Tensor) -> Tensor:
@@ -197,6 +213,10 @@ class Preconditioned(Parametrization):
         out = at.out.clamp_min(_TINY)
         return _square(path, output - (kernel.target(Kind.CLEAN, x_t) - at.skip * x_t) / out)
 
+    def noise_error(self, path: Any, x_t: Tensor, t: Any) -> Tensor:
+        """c_out times that of the clean estimate."""
+        return self._scales(path, x_t, t).out * path.noise_error(Kind.CLEAN, t, x_t.dtype)
+
     def _scales(self, path: Any, x_t: Tensor, t: Any) -> Any:
         if not isinstance(path, Gaussian):
             raise CapabilityError(
@@ -244,3 +264,12 @@ def _square(path: Any, error: Tensor) -> Tensor:
     """Squared length of a tangent vector at every site."""
     extra = len(path.space.tangent_shape) - len(path.space.sites)
     return (error**2).flatten(error.ndim - extra).sum(-1) if extra else error**2
+
+
+def _gaussian(path: Any) -> Gaussian:
+    if not isinstance(path, Gaussian):
+        raise CapabilityError(
+            f"Expected Gaussian noise to weigh by its level, got {path}, whose divergence has a "
+            f"scale of its own. Leave out its weighting."
+        )
+    return path

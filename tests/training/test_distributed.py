@@ -25,9 +25,10 @@ from torch.distributed.checkpoint.filesystem import FileSystem
 
 import reversal as rv
 from reversal import noise
-from reversal.clocks import FactorClocks, LowDiscrepancy, MixedClocks, SiteClocks
+from reversal.clocks import FactorClocks, MixedClocks, SiteClocks
 from reversal.data import frames
 from reversal.noise import BatchShare
+from reversal.times import LowDiscrepancy
 from reversal.training import bundle
 from reversal.training.distributed import Alone, SharedDropout, world_of
 from tests.training.runs import assert_same, model, table

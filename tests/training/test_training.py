@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import reversal as rv
-from reversal.clocks import AnyClock, OnGrid, SharedClock, SiteClocks
+from reversal.clocks import AnyClock, SharedClock, SiteClocks
+from reversal.times import OnGrid
 from reversal.training import (
     Check,
     MovingAverage,

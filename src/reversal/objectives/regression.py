@@ -23,6 +23,7 @@ from reversal.denoisers.network import NetworkDenoiser
 from reversal.errors import CapabilityError, ClockError, SpaceError, listed
 from reversal.noise import Randomness
 from reversal.state import State, Tree
+from reversal.weightings import Weighting
 
 
 @final
@@ -31,13 +32,19 @@ class Regression(Objective):
 
     Args:
         weights: one number per factor of a product, 1 where left out; 1 keeps a sum of divergences.
+        weighting: of the levels of Gaussian noise, in place of the divergence's own; on a product a
+            dict of them over its Gaussian factors.
 
     A known or dropped site carries no loss. A missing entry (``observed`` False) is a dropped site
     whatever the law drew: the network is fed a prior draw there. Cost: one network call.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        self.weights = dict(weights or {})
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        weighting: Weighting | Mapping[str, Weighting] | None = None,
+    ) -> None:
+        self.weights, self.weighting = dict(weights or {}), weighting
 
     def __call__(
         self,
@@ -66,7 +73,7 @@ class Regression(Objective):
         path, space = network.process, network.process.space
         space.check_form(x_0, "x_0")
         n, like = state.batch_size(x_0), state.like(x_0)
-        present = _complete(space.parts, observed)
+        present = _complete(space.parts, observed, "observed")
         clock = _withdraw(network.clocks.sample(space, n, like, generator), space, present)
         ends = paired(path, x_0, x_1, cond, generator)
         kernel = path.kernel(x_0, clock.time, *ends)
@@ -77,13 +84,14 @@ class Regression(Objective):
         outputs = network.outputs(x_t, clock.time, cond)
         kernels = getattr(kernel, "parts", kernel)
         losses = state.map(
-            lambda how, *a: how.loss(*a),
+            _loss,
             network.parametrization,
             path.parts,
             kernels,
             outputs,
             x_t,
             clock.time,
+            _complete(space.parts, self.weighting, "weighting"),
         )
         losses = state.map(_masked, losses, clock.running)
         if isinstance(losses, Mapping):
@@ -129,16 +137,27 @@ def paired(path: Any, x_0: Any, x_1: Any, cond: Any, generator: Randomness) -> t
     )
 
 
-def _complete(parts: Any, observed: Tree) -> Tree:
-    """Factors that `observed` leaves out have no gaps."""
-    if not isinstance(parts, Mapping) or not isinstance(observed, Mapping):
-        return observed
-    if set(observed) - set(parts):
+def _loss(
+    how: Any, path: Any, kernel: Any, output: Any, x_t: Tensor, t: Tensor, weighting: Any
+) -> Tensor:
+    """The divergence of a factor, or its squared error of the noise with a weight."""
+    loss = how.loss(path, kernel, output, x_t, t)
+    if weighting is None:
+        return loss
+    scale = how.noise_error(path, x_t, t) ** 2
+    return weighting.weigh(scale * loss, path.signal(t, x_t.dtype))
+
+
+def _complete(parts: Any, given: Any, name: str) -> Any:
+    """Factors that a dict leaves out have None."""
+    if not isinstance(parts, Mapping) or not isinstance(given, Mapping):
+        return given
+    if set(given) - set(parts):
         raise SpaceError(
-            f"Expected `observed` to name factors among {listed(parts)}, got {listed(observed)}. "
+            f"Expected `{name}` to name factors among {listed(parts)}, got {listed(given)}. "
             f"Use one of those names."
         )
-    return {name: observed.get(name) for name in parts}
+    return {factor: given.get(factor) for factor in parts}
 
 
 def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:

@@ -83,7 +83,7 @@ class Gaussian(Process):
 
     def kernel(self, x_0: Tensor, t: Any) -> NoisedKernel:
         """N(alpha_t x_0, sigma_t^2)."""
-        signal = evaluate(self.schedule.signal, self.space.align(t), dtype=x_0.dtype)
+        signal = self.signal(t, x_0.dtype)
         return NoisedKernel(x_0, signal)
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> NormalKernel:
@@ -106,7 +106,7 @@ class Gaussian(Process):
 
     def around(self, center: Tensor, t: Any) -> NormalKernel:
         """N(center, (sigma_t / alpha_t)^2): the usual last step of a bound."""
-        signal = evaluate(self.schedule.signal, self.space.align(t), dtype=center.dtype)
+        signal = self.signal(t, center.dtype)
         return NormalKernel(center, signal.sigma / signal.alpha)
 
     def elapsed(self, s: Any, t: Any) -> tuple[Any, Any]:
@@ -116,7 +116,7 @@ class Gaussian(Process):
 
     def forward(self, x: Tensor, t: Any) -> Generator:
         """Drift f x, covariance g^2."""
-        signal = evaluate(self.schedule.signal, self.space.align(t), dtype=x.dtype)
+        signal = self.signal(t, x.dtype)
         return Generator(signal.drift * x, signal.diffusion * torch.ones_like(x))
 
     def increment(self, x: Tensor, t: Any, s: Any) -> Generator:
@@ -129,6 +129,19 @@ class Gaussian(Process):
     ) -> Callable[[Tensor, Tensor, Any], Tensor] | None:
         """One rule for all pairs among clean, noise, velocity and score."""
         return self._rules.get((source, target))
+
+    def signal(self, t: Any, dtype: torch.dtype) -> Any:
+        """The coefficients of the schedule, shaped to broadcast over the sites."""
+        return evaluate(self.schedule.signal, self.space.align(t), dtype=dtype)
+
+    def noise_error(self, kind: Kind, t: Any, dtype: torch.dtype) -> Tensor:
+        r"""What an error of this kind is multiplied by to be one of the noise, given x_t.
+
+        .. math:: \frac{\alpha}{b \alpha - a \sigma}, \qquad \text{kind} = a x_0 + b \epsilon .
+        """
+        signal = self.signal(t, dtype)
+        a, b = _COMBINATIONS[kind](signal)
+        return signal.alpha / (b * signal.alpha - a * signal.sigma)
 
     def grid(self, steps: int) -> Grid:
         r"""Steps in the angle :math:`\theta = \arctan(\sigma/\alpha)`, smaller towards data."""

@@ -7,13 +7,14 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from reversal import schedules
-from reversal.clocks import FactorClocks, LowDiscrepancy, OnGrid, SharedClock, SiteClocks
+from reversal.clocks import FactorClocks, SharedClock, SiteClocks
 from reversal.core import Path, Space
 from reversal.errors import CheckpointError, DataError, listed
 from reversal.networks import Architecture, Perceptron, Transformer
 from reversal.one_site import OneSite
 from reversal.processes import Brownian, Gaussian, Independent, Mask, Uniform
 from reversal.spaces import SO3, Categorical, Euclidean, Torus
+from reversal.times import LogNormalTimes, LowDiscrepancy, OnGrid
 
 SPACES: dict[str, type[Any]] = {s.__name__: s for s in (Euclidean, Categorical, Torus, SO3)}
 PROCESSES: dict[str, type[Any]] = {p.__name__: p for p in (Gaussian, Mask, Uniform, Brownian)}
@@ -24,7 +25,8 @@ SCHEDULES: dict[str, Any] = {
     for name, found in vars(schedules).items()
     if is_dataclass(found) and found is not schedules.Signals
 }
-CLOCKS: dict[str, type[Any]] = {c.__name__: c for c in (*_LAWS, LowDiscrepancy, OnGrid)}
+_TIMES = (LowDiscrepancy, OnGrid, LogNormalTimes)
+CLOCKS: dict[str, type[Any]] = {c.__name__: c for c in (*_LAWS, *_TIMES)}
 
 
 def process_to_config(process: Path) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def clocks_to_config(law: Any) -> dict[str, Any]:
     Raises:
         CheckpointError: if the law has none.
     """
-    return _to_config(law, CLOCKS, f"clocks among {listed(CLOCKS)}")
+    return _to_config(law, CLOCKS | SCHEDULES, f"clocks among {listed(CLOCKS)}")
 
 
 def clocks_from_config(config: dict[str, Any]) -> Any:
@@ -103,7 +105,7 @@ def clocks_from_config(config: dict[str, Any]) -> Any:
     Raises:
         CheckpointError: if it names what this version does not know.
     """
-    return _from_config(config, CLOCKS)
+    return _from_config(config, CLOCKS | SCHEDULES)
 
 
 def _to_config(value: Any, known: Mapping[str, Any], wanted: str) -> dict[str, Any]:
