@@ -14,6 +14,7 @@ from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
 from reversal.data.support import Box
 from reversal.denoisers import (
+    Action,
     Empirical,
     Energy,
     Enumerated,
@@ -35,7 +36,7 @@ from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import Implicit, Regression, ScoreMatching
+from reversal.objectives import ActionMatching, Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -103,13 +104,13 @@ __all__ = [
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
     "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser", "Rescheduled",
+    "Empirical", "GaussianData", "Enumerated", "Energy", "Action", "NetworkDenoiser", "Rescheduled",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy", "LogNormalTimes",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
-    "Regression", "Implicit", "ScoreMatching",
+    "Regression", "Implicit", "ScoreMatching", "ActionMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",

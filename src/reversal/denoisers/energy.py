@@ -13,13 +13,62 @@ from torch import Tensor, nn
 
 from reversal import state
 from reversal.clocks import ClockLaw, SharedClock
-from reversal.core import Denoiser, Estimate, JointEstimate, JumpSpace, Kind, Process
+from reversal.core import Denoiser, Estimate, JointEstimate, JumpSpace, Kind, Path
 from reversal.errors import CapabilityError, SpaceError
 from reversal.operators import Neighbors, Tangent
 
 
+class Scalar(Denoiser):
+    """A denoiser that is the derivative of one number per item, ``network(x_t, t, cond)``."""
+
+    def __init__(
+        self, network: Callable[..., Tensor], process: Path, clocks: ClockLaw | None = None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.process: Any = process
+        self.clocks: Any = SharedClock() if clocks is None else clocks
+
+    @final
+    @property
+    def like(self) -> Tensor:
+        """The first parameter of the network; float32 on the CPU if it has none."""
+        if isinstance(self.network, nn.Module):
+            for parameter in self.network.parameters():
+                return parameter
+        return torch.empty(())
+
+    @final
+    def value(self, x_t: Any, t: Any, cond: Any = None) -> Tensor:
+        """The number, ``(B,)``.
+
+        Raises:
+            SpaceError: if the network outputs another shape.
+        """
+        n = state.batch_size(x_t)
+        value = self.network(x_t, self.clocks.show(self.process.space, t, n, state.like(x_t)), cond)
+        if value.shape != (n,):
+            raise SpaceError(
+                f"Expected the network to output one number per item, {(n,)}, got "
+                f"{tuple(value.shape)}. Squeeze its last dimension."
+            )
+        return value
+
+    @final
+    def read(self, kind: Kind, function: Callable[[Any], Tensor], x_t: Any, t: Any) -> Any:
+        """The derivatives of a function of x_t, by differentiation and by differences."""
+        space = self.process.noisy_space
+        read = {}
+        for name in list(space.factors) if space.factors else [""]:
+            path = state.take(self.process.parts, name)
+            own, at = state.take(x_t, name), state.take(t, name)
+            how = _ratios if isinstance(path.noisy_space, JumpSpace) else _gradient
+            read[name] = Estimate(path, own, at, kind, how(space, name, function, x_t))
+        return JointEstimate(read) if space.factors else read[""]
+
+
 @final
-class Energy(Denoiser):
+class Energy(Scalar):
     """Reverse by a scalar network ``network(x_t, t, cond) -> (B,)``, its output log beta.
 
     Args:
@@ -33,31 +82,9 @@ class Energy(Denoiser):
     Cost: one backward pass, and one call for every neighbor on jumping factors.
     """
 
-    def __init__(
-        self, network: Callable[..., Tensor], process: Process, clocks: ClockLaw | None = None
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.process: Any = process
-        self.clocks: Any = SharedClock() if clocks is None else clocks
-
-    @property
-    def like(self) -> Tensor:
-        """The first parameter of the network; float32 on the CPU if it has none."""
-        if isinstance(self.network, nn.Module):
-            for parameter in self.network.parameters():
-                return parameter
-        return torch.empty(())
-
     def log_beta(self, x_t: Any, t: Any, cond: Any = None) -> Tensor:
         """The scalar, ``(B,)``."""
-        n = state.batch_size(x_t)
-        value = self.network(x_t, self.clocks.show(self.process.space, t, n, state.like(x_t)), cond)
-        if value.shape != (n,):
-            raise SpaceError(
-                f"Expected the network to output one number per item, {(n,)}, got "
-                f"{tuple(value.shape)}. Squeeze its last dimension."
-            )
+        value = self.value(x_t, t, cond)
         if value.device.type == "cpu" and not bool(value.isfinite().all()):
             raise CapabilityError(
                 "Expected beta > 0 everywhere, without which there is no reversal, got a log beta "
@@ -67,21 +94,42 @@ class Energy(Denoiser):
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """The score of log beta, by differentiation and by differences."""
-        space = self.process.noisy_space
-        names = list(space.factors) if space.factors else [""]
-        read = {}
-        for name in names:
-            path = state.take(self.process.parts, name)
-            own, at = state.take(x_t, name), state.take(t, name)
-            how = self._ratios if isinstance(path.noisy_space, JumpSpace) else self._gradient
-            read[name] = Estimate(path, own, at, Kind.SCORE, how(space, name, x_t, t, cond))
-        return JointEstimate(read) if space.factors else read[""]
+        return self.read(Kind.SCORE, lambda y: self.log_beta(y, t, cond), x_t, t)
 
-    def _gradient(self, space: Any, name: str, x_t: Any, t: Any, cond: Any) -> Tensor:
-        score = Tangent(space, name).gradient(lambda y: self.log_beta(y, t, cond), x_t)
-        return score if torch.is_grad_enabled() else score.detach()
 
-    def _ratios(self, space: Any, name: str, x_t: Any, t: Any, cond: Any) -> Tensor:
-        neighbors, here = Neighbors(space, name), self.log_beta(x_t, t, cond)
-        around = [self.log_beta(y, t, cond) - here for _, _, y in neighbors.every(x_t)]
-        return neighbors.gathered(x_t, around)
+@final
+class Action(Scalar):
+    r"""Follow the gradient of a scalar network, the action: :math:`u_t = \nabla s_t`.
+
+    Every law that changes in time has one such velocity, of least kinetic energy, so it can be
+    learned from draws of the marginals alone: train it by ``ActionMatching``. Source: Neklyudov et
+    al. (2023).
+
+    Args:
+        network: any callable.
+        process: a path on real spaces.
+        clocks: the law it was or will be trained on.
+
+    Raises:
+        CapabilityError: for a space without gradients.
+    """
+
+    def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
+        """The velocity."""
+        for path in state.leaves(self.process.parts):
+            if not path.space.is_real:
+                raise CapabilityError(
+                    f"Expected a real space for an action, got {path.space}. Use Energy()."
+                )
+        return self.read(Kind.VELOCITY, lambda y: self.value(y, t, cond), x_t, t)
+
+
+def _gradient(space: Any, name: str, function: Callable[[Any], Tensor], x_t: Any) -> Tensor:
+    gradient = Tangent(space, name).gradient(function, x_t)
+    return gradient if torch.is_grad_enabled() else gradient.detach()
+
+
+def _ratios(space: Any, name: str, function: Callable[[Any], Tensor], x_t: Any) -> Tensor:
+    neighbors, here = Neighbors(space, name), function(x_t)
+    around = [function(y) - here for _, _, y in neighbors.every(x_t)]
+    return neighbors.gathered(x_t, around)

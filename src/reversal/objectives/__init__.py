@@ -1,6 +1,7 @@
 """What training minimizes."""
 
+from reversal.objectives.action import ActionMatching
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
-__all__ = ["Implicit", "Regression", "ScoreMatching", "implicit_rate"]
+__all__ = ["ActionMatching", "Implicit", "Regression", "ScoreMatching", "implicit_rate"]
