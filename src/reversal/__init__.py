@@ -27,6 +27,7 @@ from reversal.errors import (
     CapabilityError,
     CheckpointError,
     ClockError,
+    ConvergenceError,
     DataError,
     NotFittedError,
     ReversalError,
@@ -94,7 +95,7 @@ __all__ = [
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
-    "NotFittedError", "CheckpointError",
+    "NotFittedError", "CheckpointError", "ConvergenceError",
 ]  # fmt: skip
 
 
