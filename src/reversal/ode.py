@@ -99,6 +99,7 @@ class _Walk:
             return Solution(x, calls, rejected)
         first = self._look(x, t)
         h = self._first_step(x, first, total)
+        self._refuse(running, h, total, t, torch.full_like(t, torch.nan))
         for _ in range(max_steps):
             last = (stop - t).abs() <= h.abs()
             h = torch.where(last, stop - t, h)
