@@ -60,7 +60,17 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
-from reversal.samplers import DEIS, Adaptive, Ancestral, Euler, Heun, Multistep, UniPC
+from reversal.samplers import (
+    DEIS,
+    Adaptive,
+    Ancestral,
+    Euler,
+    Heun,
+    Langevin,
+    Multistep,
+    PredictorCorrector,
+    UniPC,
+)
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -89,7 +99,8 @@ __all__ = [
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
     "Regression", "Implicit", "ScoreMatching",
-    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive", "Grid", "ItemNoise",
+    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
+    "PredictorCorrector", "Langevin", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
