@@ -100,4 +100,6 @@ SAMPLERS = [
     rv.Ancestral(),
     rv.Heun(),
     rv.Multistep(),
+    rv.UniPC(),
+    rv.DEIS(),
 ]

@@ -19,6 +19,7 @@ from reversal.denoisers import (
     Energy,
     Enumerated,
     GaussianData,
+    GaussianMixture,
     NetworkDenoiser,
     Rescheduled,
 )
@@ -26,6 +27,7 @@ from reversal.errors import (
     CapabilityError,
     CheckpointError,
     ClockError,
+    ConvergenceError,
     DataError,
     NotFittedError,
     ReversalError,
@@ -63,7 +65,17 @@ from reversal.processes import (
     Uniform,
     Unpaired,
 )
-from reversal.samplers import Ancestral, Euler, Heun, Multistep
+from reversal.samplers import (
+    DEIS,
+    Adaptive,
+    Ancestral,
+    Euler,
+    Heun,
+    Langevin,
+    Multistep,
+    PredictorCorrector,
+    UniPC,
+)
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -104,20 +116,20 @@ __all__ = [
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
     "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "Action", "NetworkDenoiser", "Rescheduled",
-    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
-    "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
-    "OnGrid", "LowDiscrepancy", "LogNormalTimes",
-    "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
-    "LearnedWeighting",
-    "Regression", "Implicit", "ScoreMatching", "ActionMatching",
-    "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
+    "Empirical", "GaussianData", "Enumerated", "Energy", "Action", "NetworkDenoiser",
+    "Rescheduled", "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity",
+    "Preconditioned", "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks",
+    "AnyClock", "OnGrid", "LowDiscrepancy", "LogNormalTimes", "Simple", "LikelihoodWeighting",
+    "KarrasWeighting", "MinSNR", "SigmoidWeighting", "LearnedWeighting", "Regression",
+    "Implicit", "ScoreMatching", "ActionMatching", "Euler", "Ancestral", "Heun", "Multistep",
+    "Grid", "ItemNoise", "GaussianMixture", "UniPC", "DEIS", "Adaptive", "PredictorCorrector",
+    "Langevin",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
-    "NotFittedError", "CheckpointError",
+    "NotFittedError", "CheckpointError", "ConvergenceError",
 ]  # fmt: skip
 
 

@@ -117,6 +117,17 @@ class Tick:
         offsets = tuple(tick.row - self.row for tick in later)
         return self.grid.table(function, offsets)[self.row]
 
+    def raised(self, later: Tick, rule: Callable[[Tensor], tuple[Tensor]]) -> tuple[Tick, ...]:
+        """The tick at time ``rule(self)``, not before this one; this tick; and ``later``."""
+        up = self.at(rule)[0]
+        if up <= self.time:
+            return self, self, later
+        tables, key = self.grid._tables, ("raised", rule, self.row, later.row)
+        if key not in tables:
+            tables[key] = [Grid(torch.tensor([up, self.time, later.time], dtype=torch.float64))]
+        hat, t, s = tables[key][0].ticks(self.pattern, self.running)
+        return hat, t, s
+
     def refined(self, later: Tick, theta: float) -> tuple[Tick, Tick, Tick]:
         """This tick, the node a share ``theta`` of the way down, and ``later``, on one grid."""
         fine = self.grid.refined(theta)
