@@ -27,7 +27,15 @@ from reversal.errors import (
 )
 from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
-from reversal.likelihood import Likelihood, elbo, implicit_elbo
+from reversal.likelihood import (
+    DormandPrince,
+    Likelihood,
+    RungeKutta,
+    elbo,
+    flow_log_prob,
+    implicit_elbo,
+    sample_with_log_prob,
+)
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
 from reversal.objectives import Implicit, Regression, ScoreMatching
@@ -83,6 +91,7 @@ __all__ = [
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
+    "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",

@@ -83,7 +83,9 @@ class Posed:
         q = self.question
         if q.stop is None:
             return x_t
-        fresh = self.path.prior.sample(self.size, self.generator, state.like(self.x))
+        fresh = x_t
+        if any(mask is not None for mask in state.leaves(q.dropped)):
+            fresh = self.path.prior.sample(self.size, self.generator, state.like(self.x))
         return state.map(_place, self.path.space.parts, x_t, self.x, fresh, q.known, q.dropped)
 
     def clock(self, t: Tensor) -> Any:
