@@ -15,11 +15,19 @@ from reversal.clocks import (
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
 from reversal.data.support import Box
-from reversal.denoisers import Empirical, Energy, Enumerated, GaussianData, NetworkDenoiser
+from reversal.denoisers import (
+    Empirical,
+    Energy,
+    Enumerated,
+    GaussianData,
+    GaussianMixture,
+    NetworkDenoiser,
+)
 from reversal.errors import (
     CapabilityError,
     CheckpointError,
     ClockError,
+    ConvergenceError,
     DataError,
     NotFittedError,
     ReversalError,
@@ -84,7 +92,7 @@ __all__ = [
     "FromGenerator",
     "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser",
+    "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
@@ -96,7 +104,7 @@ __all__ = [
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
-    "NotFittedError", "CheckpointError",
+    "NotFittedError", "CheckpointError", "ConvergenceError",
 ]  # fmt: skip
 
 

@@ -23,6 +23,10 @@ class CapabilityError(ReversalError, TypeError):
     """An object was asked for something that it does not provide."""
 
 
+class ConvergenceError(ReversalError, ArithmeticError):
+    """A computation to a given tolerance did not reach it."""
+
+
 class NotFittedError(ReversalError, RuntimeError):
     """A model was asked for samples before it was fitted."""
 

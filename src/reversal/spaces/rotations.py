@@ -20,6 +20,15 @@ from torch import Tensor
 
 _COSINE = [(-0.25) ** k / math.factorial(2 * k) for k in range(8)]
 _SINE = [0.5 * (-0.25) ** k / math.factorial(2 * k + 1) for k in range(8)]
+_COTANGENT = [
+    1 / 12,
+    1 / 720,
+    1 / 30240,
+    1 / 1209600,
+    1 / 47900160,
+    691 / 1307674368000,
+    1 / 74724249600,
+]
 _ARCTANGENT = [(-1.0) ** k / (2 * k + 1) for k in range(8)]
 
 
@@ -57,6 +66,24 @@ def angle(R: Tensor) -> Tensor:
     """Return the angle in [0, pi], ``(..., 3, 3)`` to ``(...)``; its gradient is 0 at angle 0."""
     q = quaternion_from_matrix(R)
     return 2 * torch.atan2(_norm(q[..., 1:]), q[..., 0].abs())
+
+
+def pull(u: Tensor, v: Tensor) -> Tensor:
+    r"""Return the rate of u that moves exp(u) at the body velocity v: both ``(..., 3)``.
+
+    .. math:: \dot u = v + \tfrac12 u \times v + c(|u|)\, u \times (u \times v), \qquad
+       c(\theta) = \frac{1 - (\theta/2) \cot(\theta/2)}{\theta^2} ,
+
+    the inverse of the differential of exp. Source: Munthe-Kaas (1998); Chirikjian (2012).
+    """
+    square = u.square().sum(-1, keepdim=True)
+    is_small = square < 0.25
+    few = torch.where(is_small, square, 0)
+    theta = torch.where(is_small, 1, square).sqrt()
+    many = (1 - theta / 2 / torch.tan(theta / 2)) / theta.square()
+    once = torch.linalg.cross(u, v)
+    share = torch.where(is_small, _polynomial(_COTANGENT, few), many)
+    return v + once / 2 + share * torch.linalg.cross(u, once)
 
 
 def orthonormalize(R: Tensor) -> Tensor:
