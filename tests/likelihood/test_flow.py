@@ -122,12 +122,10 @@ def test_too_few_steps_say_that_they_did_not_converge(schedule):
     assert late == 0
 
 
-def test_a_row_that_does_not_arrive_has_no_value_and_an_infinite_bias():
+def test_a_row_that_cannot_be_followed_says_so():
     denoiser = gaussian_data(2, rv.VariancePreserving())
-    found = rv.flow_log_prob(denoiser, drawn(denoiser, 3), solver=rv.DormandPrince(max_steps=3))
-    assert found.value.isnan().all()
-    assert found.bias.isinf().all()
-    assert "not converged in 3 of 3 rows" in found.kind
+    with pytest.raises(rv.ConvergenceError, match="at most 3 steps"):
+        rv.flow_log_prob(denoiser, drawn(denoiser, 3), solver=rv.DormandPrince(max_steps=3))
 
 
 def test_points_have_no_density_and_are_called_not_converged():
@@ -138,43 +136,11 @@ def test_points_have_no_density_and_are_called_not_converged():
     assert "not converged in 3 of 3" in found.kind
 
 
-@final
-class Mixture(Denoiser):
-    """The exact denoiser of an equal mixture of N(m_k, s^2) on any Euclidean space."""
-
-    def __init__(self, process: Any, means: Tensor, scale: float) -> None:
-        super().__init__()
-        self.process, self.means, self.scale = process, means, scale
-        self.clocks = rv.AnyClock()
-
-    @property
-    def like(self) -> Tensor:
-        return self.means
-
-    def _at(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        signal = self.process.schedule.signal(t.double())
-        alpha, sigma = signal.alpha[:, None, None], signal.sigma[:, None, None]
-        offset = x_t.flatten(1)[:, None] - alpha * self.means.flatten(1)
-        variance = (alpha * self.scale) ** 2 + sigma**2
-        d = offset.shape[-1]
-        logs = -(offset**2 / variance).sum(-1) / 2
-        logs = logs - d / 2 * (2 * math.pi * variance).log()[..., 0] - math.log(len(self.means))
-        return logs, offset, alpha, variance
-
-    def forward(self, x_t: Any, t: Any, cond: Any = None) -> rv.Estimate:
-        logs, offset, alpha, variance = self._at(x_t, t)
-        clean = self.means.flatten(1) + alpha * self.scale**2 / variance * offset
-        mean = (logs.softmax(1)[..., None] * clean).sum(1)
-        return rv.Estimate(self.process, x_t, t, rv.Kind.CLEAN, mean.view_as(x_t))
-
-    def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._at(x_t, t)[0].logsumexp(1)
-
-
-def mixture(*shape: int, schedule: Any = None, scale: float = 0.4) -> Mixture:
-    schedule = rv.VariancePreserving() if schedule is None else schedule
+def mixture(*shape: int, schedule: Any = None, scale: float = 0.4) -> rv.GaussianMixture:
     process = rv.Gaussian(rv.Euclidean(*shape), schedule)
-    return Mixture(process, normal(5, *shape, seed=4), scale)
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    variances = torch.full((4,), scale**2, dtype=torch.float64)
+    return rv.GaussianMixture(process, weights, normal(4, *shape, seed=4), variances)
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 2, 2), (1, 3, 3)], ids=str)
@@ -191,9 +157,9 @@ def test_log_density_of_mixtures_of_vectors_and_images_is_the_closed_form(shape)
 def test_the_density_integrates_to_one(d):
     """The trapezoidal rule on a lattice; the prior is the path's own."""
     denoiser = mixture(d, schedule=rv.Rectified(), scale=0.6)
-    line = torch.linspace(-6, 6, 81 if d == 1 else 41, dtype=torch.float64)
+    line = torch.linspace(-6, 6, 81 if d == 1 else 31, dtype=torch.float64)
     lattice = torch.cartesian_prod(*[line] * d).view(-1, d)
-    found = rv.flow_log_prob(denoiser, lattice, solver=rv.RungeKutta(24))
+    found = rv.flow_log_prob(denoiser, lattice, solver=rv.RungeKutta(16))
     total = found.value.exp().sum() * (line[1] - line[0]) ** d
     assert float(total) == pytest.approx(1, abs=2e-4)
 
@@ -201,14 +167,17 @@ def test_the_density_integrates_to_one(d):
 def test_a_row_comes_out_alike_alone_and_in_a_batch():
     denoiser = mixture(2)
     x = torch.cat([0.1 * normal(4, 2), 5 + normal(4, 2)])
-    whole = rv.flow_log_prob(denoiser, x)
+    loose = rv.DormandPrince(1e-3, 1e-3)
+    whole = rv.flow_log_prob(denoiser, x, solver=loose)
     for row in (0, 5):
-        alone = rv.flow_log_prob(denoiser, x[row : row + 1])
+        alone = rv.flow_log_prob(denoiser, x[row : row + 1], solver=loose)
         torch.testing.assert_close(alone.value[0], whole.value[row], atol=1e-10, rtol=0)
         torch.testing.assert_close(alone.bias[0], whole.bias[row], atol=1e-10, rtol=0)
     noise = rv.ItemNoise(torch.arange(8))
-    probes = rv.flow_log_prob(denoiser, x, probes=2, generator=noise).value
-    alone = rv.flow_log_prob(denoiser, x[5:6], probes=2, generator=rv.ItemNoise([5])).value
+    probes = rv.flow_log_prob(denoiser, x, probes=2, generator=noise, solver=loose).value
+    alone = rv.flow_log_prob(
+        denoiser, x[5:6], probes=2, generator=rv.ItemNoise([5]), solver=loose
+    ).value
     torch.testing.assert_close(alone[0], probes[5], atol=1e-10, rtol=0)
 
 
@@ -382,7 +351,7 @@ def test_an_interpolant_with_a_prior_has_the_density_of_rectified_flow():
     assert ((found.value - carried_back(data, x)).abs() < 1e-4).all()
     assert found.measure == "Lebesgue"
     paired = rv.NetworkDenoiser(network, rv.Interpolant(space, rv.Paired()), rv.Velocity())
-    with pytest.raises(rv.CapabilityError, match="no likelihood. Use a coupling with a prior"):
+    with pytest.raises(rv.CapabilityError, match=r"no likelihood\. Use a coupling with a prior"):
         rv.flow_log_prob(paired, x)
 
 
@@ -430,7 +399,7 @@ def test_the_parameters_of_a_network_keep_no_gradient(global_seed):
 
 def test_what_jumps_and_what_is_wrong_is_refused_with_the_cure():
     joint, atoms = product()
-    with pytest.raises(rv.CapabilityError, match=r"whose states jump. Use elbo\(\)"):
+    with pytest.raises(rv.CapabilityError, match=r"whose states jump\. Use elbo\(\)"):
         rv.flow_log_prob(joint, atoms)
     with pytest.raises(rv.CapabilityError, match="jump"):
         rv.sample_with_log_prob(joint, 3)
@@ -440,7 +409,7 @@ def test_what_jumps_and_what_is_wrong_is_refused_with_the_cure():
         rv.flow_log_prob(denoiser, x, probes=-1)
     with pytest.raises(rv.SpaceError, match="item 1 does not"):
         rv.flow_log_prob(denoiser, torch.tensor([[0.0, 0.0], [0.0, math.nan]]).double())
-    with pytest.raises(rv.ClockError, match="steps >= 2"):
-        rv.RungeKutta(1)
+    with pytest.raises(rv.ClockError, match="at least 2 steps"):
+        rv.flow_log_prob(denoiser, x, solver=rv.RungeKutta(1))
     with pytest.raises(rv.ClockError, match="positive tolerances"):
         rv.DormandPrince(rtol=0.0)

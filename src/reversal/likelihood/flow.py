@@ -29,6 +29,7 @@ from reversal.likelihood.traces import probed, trace
 from reversal.likelihood.value import Likelihood, measure
 from reversal.noise import Randomness
 from reversal.questions import ask, check_counts
+from reversal.spaces import Euclidean
 from reversal.state import State, Tree
 
 EXACT_UP_TO: Final = 64
@@ -36,6 +37,8 @@ EXACT_UP_TO: Final = 64
 PROBES: Final = 16
 CONVERGED: Final = 1e-3
 """The most that two solutions may differ, in nats per dimension, to be called converged."""
+_SPREAD: Final = "//"
+"""Where the integral of the divergence stands among the factors; no factor is called that."""
 _EDGE: Final = {torch.float64: 1e-5}
 _SINGLE_EDGE: Final = 1e-3
 
@@ -71,12 +74,13 @@ def flow_log_prob(
     Returns:
         The value; the standard error from the probes, 0 where the divergence is exact; the bias of
         the solver, item by item: how far both terms are from those of a coarser solution with twice
-        the cut of time at both ends, infinite where a row did not arrive. The kind says so where a
+        the cut of time at both ends. The kind says so where a
         row's bias is above ``CONVERGED`` nats per dimension.
 
     Raises:
         CapabilityError: if running sites are finite, or the path has no velocity or no prior.
         ClockError: if the question lies outside the clock law.
+        ConvergenceError: if a row cannot be followed to the tolerance.
 
     Cost: two solutions; per call of the field one forward pass and one backward pass per dimension
     or probe. The state is kept in float64, and shown to the denoiser in the dtype of x.
@@ -85,8 +89,8 @@ def flow_log_prob(
     posed = Posed.of(denoiser, x, given, observed, cond, generator)
     flow = _Flow.of(posed, posed.held(x), probes, prior)
     solver = DormandPrince() if solver is None else solver
-    fine, coarse = (flow.scored(each, edge) for each, edge in ((solver, 1), (solver.coarser(), 2)))
-    return flow.likelihood(fine, coarse)
+    fine, coarse = (flow.scored(each, edge) for each, edge in ((solver, 1), (solver.coarser, 2)))
+    return flow.likelihood(fine, coarse, solver.resolution)
 
 
 @torch.no_grad()
@@ -137,12 +141,12 @@ def sample_with_log_prob(
     flow = _Flow.of(Posed(denoiser, x, cond, question, generator), x, probes, prior)
     solver = DormandPrince() if solver is None else solver
     drawn, fine = flow.drawn(solver, 1)
-    _, coarse = flow.drawn(solver.coarser(), 2)
-    return drawn, flow.likelihood(fine, coarse)
+    _, coarse = flow.drawn(solver.coarser, 2)
+    return drawn, flow.likelihood(fine, coarse, solver.resolution)
 
 
 class _Terms(NamedTuple):
-    """log p_prior(x_1), ``(B,)``, and the divergence by every probe, ``(B, K)``; NaN if not there.
+    """log p_prior(x_1), ``(B,)``, and the divergence by every probe, ``(B, K)``.
 
     Errors of the two may cancel in their sum, so that each is compared alone.
     """
@@ -192,17 +196,20 @@ class _Flow:
         x_0, spread = self._follow(solver, edge, 1.0, 0.0)
         return x_0, _Terms(self._prior_log_prob(self.x), -spread)
 
-    def likelihood(self, fine: _Terms, coarse: _Terms) -> Likelihood:
+    def likelihood(self, fine: _Terms, coarse: _Terms, resolution: float) -> Likelihood:
         """The mean over the probes, held against a coarser solution, term by term."""
         value = fine.end + fine.spread.mean(1)
         bias = (fine.end - coarse.end).abs()
         bias = bias + (fine.spread.mean(1) - coarse.spread.mean(1)).abs()
-        bias = bias + torch.finfo(state.like(self.x).dtype).eps * value.abs()
+        resolution = max(resolution, torch.finfo(state.like(self.x).dtype).eps)
+        bias = bias + resolution * (1 + fine.spread.mean(1).abs())
         bias = torch.where(bias.isnan(), torch.inf, bias)
         stderr = torch.zeros_like(value)
         if self.signs is not None:
             count = fine.spread.shape[1]
-            stderr = fine.spread.std(1) / count**0.5 if count > 1 else torch.full_like(value, torch.inf)
+            stderr = (
+                fine.spread.std(1) / count**0.5 if count > 1 else torch.full_like(value, torch.inf)
+            )
         late = bias > CONVERGED * self.tangents.running
         kind = "log-density"
         if bool(late.any()):
@@ -214,38 +221,27 @@ class _Flow:
             return self.prior(x_1).double()
         return self.posed.running(_prior(self.posed.path).site_log_prob(x_1))
 
-    def _follow(
-        self, solver: Solver, edge: float, start: float, stop: float
-    ) -> tuple[Any, Tensor]:
+    def _follow(self, solver: Solver, edge: float, start: float, stop: float) -> tuple[Any, Tensor]:
         """The states at ``stop`` and the integral of the divergence, ``(B, K)``."""
-        coordinates = self.tangents.flat(self.x)
-        width = coordinates.shape[1]
         count = 1 if self.signs is None else self.signs.shape[1]
-        y = torch.cat([coordinates, coordinates.new_zeros((len(coordinates), count))], 1)
+        zero = self.posed.like.new_zeros((self.posed.size, count))
+        spaces = {name: _curved(part) for name, part in self.tangents.parts.items()}
         near = edge * _EDGE.get(state.like(self.x).dtype, _SINGLE_EDGE)
 
-        def field(t: Tensor, y: Tensor) -> Tensor:
-            return self._slope(t.clamp(near, 1 - near), y[:, :width])
+        def velocity(y: Any, t: Tensor) -> Any:
+            return self._slope(y, t.clamp(near, 1 - near))
 
-        def project(y: Tensor) -> Tensor:
-            return torch.cat([self.tangents.projected(y[:, :width]), y[:, width:]], 1)
+        y = {**self.tangents.flowing(self.x), _SPREAD: zero}
+        y = solver.solve(velocity, y, start, stop, {**spaces, _SPREAD: None})
+        return self.tangents.put(y, self.x), y[_SPREAD]
 
-        def norm(error: Tensor) -> Tensor:
-            parts = [part for part in error.square().split([width, count], 1) if part.shape[1]]
-            return torch.stack([part.mean(1) for part in parts]).amax(0).sqrt()
-
-        solved = solver.solve(field, y, start, stop, project, norm)
-        spread = torch.where(solved.reached[:, None], solved.y[:, width:], torch.nan)
-        return self.tangents.tree(solved.y[:, :width], self.x), spread
-
-    def _slope(self, t: Tensor, coordinates: Tensor) -> Tensor:
-        """The velocity in coordinates, and the divergence by every probe."""
-        tangents, x = self.tangents, self.tangents.tree(coordinates, self.x)
+    def _slope(self, y: Any, t: Tensor) -> Any:
+        """The velocity by factor, and the divergence by every probe."""
         with torch.enable_grad():
-            v = coordinates.new_zeros((len(t), tangents.dimension)).requires_grad_()
-            velocity = self._velocity(tangents.walked(x, v), t)
-            spread = trace(velocity, v) if self.signs is None else probed(velocity, v, self.signs)
-        return torch.cat([tangents.pushed(x, velocity.detach()), spread], 1)
+            v = self.posed.like.new_zeros((len(t), self.tangents.dimension)).requires_grad_()
+            u = self._velocity(self.tangents.put(self.tangents.walked(y, v), self.x), t)
+            spread = trace(u, v) if self.signs is None else probed(u, v, self.signs)
+        return {**self.tangents.split(u.detach()), _SPREAD: spread.detach()}
 
     def _velocity(self, x: Any, t: Tensor) -> Tensor:
         path, clock = self.posed.path, self.posed.clock(t)
@@ -273,6 +269,10 @@ def _refuse_jumps(path: Any, stop: Any) -> None:
             f"Expected a path with a velocity or a generator for a probability flow, got {path}. "
             f"Use Gaussian, Brownian or an Interpolant."
         )
+
+
+def _curved(part: Any) -> Any:
+    return None if isinstance(part, Euclidean) else part
 
 
 def _has_velocity(path: Any) -> bool:

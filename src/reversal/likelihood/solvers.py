@@ -1,165 +1,144 @@
-r"""Solvers of ordinary differential equations in which no row changes another's steps.
-
-A field maps times ``(B,)`` and values ``(B, n)`` to slopes ``(B, n)``, row by row. Every row has a
-clock and a step size of its own, so that it comes out alike in whatever batch it is solved.
-"""
+r"""How a probability flow is followed: to a tolerance, row by row, or in equal steps."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from reversal import state
 from reversal.errors import ClockError
+from reversal.ode import integrate
+from reversal.spaces import SO3, rotations
 
-Field = Callable[[Tensor, Tensor], Tensor]
-"""(t, y) to dy/dt."""
-Norm = Callable[[Tensor], Tensor]
-"""Scaled errors ``(B, n)`` to one number per row, at most 1 where a step is good enough."""
-Project = Callable[[Tensor], Tensor]
-"""Values near the manifold on which a field lives to values on it."""
-
-
-class Solved(NamedTuple):
-    """Where the rows came to, and whether each of them came to the end."""
-
-    y: Tensor
-    reached: Tensor
+Velocity = Callable[[Any, Tensor], Any]
+"""States and times ``(B,)`` to a tree of tangent vectors, row by row."""
 
 
 class Solver(ABC):
-    """A way to follow a field from one time to another."""
+    """A way to follow a velocity from one time to another."""
 
     @abstractmethod
-    def solve(
-        self, field: Field, y: Tensor, start: float, stop: float, project: Project, norm: Norm
-    ) -> Solved:
-        """Follow the field; ``project`` is applied after every step."""
+    def solve(self, velocity: Velocity, x: Any, start: float, stop: float, spaces: Any) -> Any:
+        """Return where the states x come to; ``spaces`` has None for a part without curvature."""
 
+    @property
     @abstractmethod
-    def coarser(self) -> Self:
-        """The same solver with a larger error, against which this one is held."""
+    def coarser(self) -> Solver:
+        """A solver with a larger error, against which this one is held."""
 
-
-@final
-@dataclass(frozen=True)
-class RungeKutta(Solver):
-    """The classical method of order 4 with equal steps; four calls each.
-
-    Args:
-        steps: how many, at least 2, so that a coarser solution can be held against it.
-    """
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 2:
-            raise ClockError(f"Expected a number of steps >= 2, got {self.steps!r}. Give e.g. 50.")
-
-    def coarser(self) -> RungeKutta:
-        """Half as many steps; of a single one there is no half, and 2 become 1."""
-        half = replace(self)
-        object.__setattr__(half, "steps", self.steps // 2)
-        return half
-
-    def solve(
-        self, field: Field, y: Tensor, start: float, stop: float, project: Project, norm: Norm
-    ) -> Solved:
-        """Take every step."""
-        h = (stop - start) / self.steps
-        for k in range(self.steps):
-            t = y.new_full((len(y),), start + k * h)
-            first = field(t, y)
-            second = field(t + h / 2, y + h / 2 * first)
-            third = field(t + h / 2, y + h / 2 * second)
-            fourth = field(t + h, y + h * third)
-            y = project(y + h / 6 * (first + 2 * second + 2 * third + fourth))
-        return Solved(y, y.isfinite().all(1))
-
-
-_NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-_LEAST = 1e-9
+    @property
+    @abstractmethod
+    def resolution(self) -> float:
+        """The relative difference from the coarser solution that may be due to chance."""
 
 
 @final
 @dataclass(frozen=True)
 class DormandPrince(Solver):
-    r"""Order 5 with an error estimate of order 4, each row with steps of its own.
-
-    A step of length h is taken where the norm of :math:`e_i / (atol + rtol\, |y_i|)` is at most 1,
-    and the next one is :math:`0.9\, h\, \|e\|^{-1/5}`, between a fifth of h and five times h.
+    """Orders 5 and 4, every row with its own steps: ``ode.integrate``.
 
     Args:
-        rtol: the relative error of a step.
-        atol: the absolute error of a step.
-        max_steps: rows that are not there by then say so.
-
-    Cost: six calls a step of the whole batch. Source: Dormand and Prince (1980), RK5(4)7M; Hairer,
-    Norsett and Wanner (1993), section II.4.
+        rtol: the relative tolerance of a step.
+        atol: the absolute tolerance of a step.
+        max_steps: how many steps a row may take.
     """
 
-    rtol: float = 1e-5
-    atol: float = 1e-5
-    max_steps: int = 1000
+    rtol: float = 1e-6
+    atol: float = 1e-6
+    max_steps: int = 10_000
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.atol > 0 and self.max_steps >= 1):
             raise ClockError(f"Expected positive tolerances and a step at least, got {self}.")
 
+    @property
     def coarser(self) -> DormandPrince:
         """Tolerances ten times as large."""
         return replace(self, rtol=10 * self.rtol, atol=10 * self.atol)
 
-    def solve(
-        self, field: Field, y: Tensor, start: float, stop: float, project: Project, norm: Norm
-    ) -> Solved:
-        """Step until every row is there, or gives up."""
-        sign, span = (1.0, stop - start) if stop > start else (-1.0, start - stop)
-        went = y.new_zeros(len(y))
-        h = torch.full_like(went, span / 100)
-        slope = field(torch.full_like(went, start), y)
-        for _ in range(self.max_steps):
-            live = (went < span) & (h > _LEAST * span)
-            if not bool(live.any()):
-                break
-            h_now = torch.minimum(h, span - went)
-            moved, last, error = self._step(field, y, slope, start + sign * went, sign * h_now)
-            size = norm(error / (self.atol + self.rtol * torch.maximum(y.abs(), moved.abs())))
-            size = torch.where(size.isfinite(), size, torch.inf)
-            taken = live & (size <= 1)
-            y = torch.where(taken[:, None], project(moved), y)
-            slope = torch.where(taken[:, None], last, slope)
-            arrives = taken & (h_now >= span - went)
-            went = torch.where(arrives, span, torch.where(taken, went + h_now, went))
-            factor = (0.9 * size.clamp_min(1e-12) ** -0.2).clamp(0.2, 5.0)
-            h = torch.where(live, h_now * factor, h)
-        return Solved(y, went >= span)
+    @property
+    def resolution(self) -> float:
+        """The tolerance of the coarser one."""
+        return 10 * max(self.rtol, self.atol)
 
-    def _step(
-        self, field: Field, y: Tensor, slope: Tensor, t: Tensor, h: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The next value, its slope, and the estimate of the error, ``(B, n)`` each."""
-        slopes, length, at = [slope], h[:, None], y
-        for node, weights in zip(_NODES[1:], _STAGES[1:], strict=True):
-            at = y + length * _combined(weights, slopes)
-            slopes.append(field(t + node * h, at))
-        return at, slopes[-1], length * _combined(_ERROR, slopes)
+    def solve(self, velocity: Velocity, x: Any, start: float, stop: float, spaces: Any) -> Any:
+        """Step until every row is there.
+
+        Raises:
+            ConvergenceError: if a velocity is not finite, or a row needs too many steps.
+        """
+        clock = torch.zeros(state.batch_size(x), dtype=torch.float64, device=state.like(x).device)
+        ends = (clock + start, clock + stop)
+        return integrate(velocity, x, *ends, self.rtol, self.atol, spaces, self.max_steps).x
 
 
-def _combined(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    terms = [w * k for w, k in zip(weights, slopes, strict=True) if w]
-    return torch.stack(terms).sum(0)
+@final
+@dataclass(frozen=True)
+class RungeKutta(Solver):
+    """The classical method of order 4 in equal steps, four calls each.
+
+    Args:
+        steps: how many. A single one has no coarser solution to be held against.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ClockError(f"Expected a number of steps >= 1, got {self.steps!r}. Give e.g. 50.")
+
+    @property
+    def coarser(self) -> RungeKutta:
+        """Half as many steps.
+
+        Raises:
+            ClockError: if there is only one.
+        """
+        if self.steps < 2:
+            raise ClockError(
+                "Expected at least 2 steps, of which half can be held against all to see whether "
+                "they are enough, got 1. Write RungeKutta(50)."
+            )
+        return RungeKutta(self.steps // 2)
+
+    @property
+    def resolution(self) -> float:
+        """None: the error of equal steps is smooth in their number."""
+        return 0.0
+
+    def solve(self, velocity: Velocity, x: Any, start: float, stop: float, spaces: Any) -> Any:
+        """Take every step."""
+        h = (stop - start) / self.steps
+        clock = torch.zeros(state.batch_size(x), dtype=torch.float64, device=state.like(x).device)
+        for k in range(self.steps):
+            x = _classical(velocity, x, clock + start + k * h, h, spaces)
+        return x
+
+
+def _classical(velocity: Velocity, x: Any, t: Tensor, h: float, spaces: Any) -> Any:
+    """One step in the exponential chart at x."""
+
+    def slope(share: float, before: Any) -> Any:
+        u = state.map(lambda k: share * h * k, before)
+        y = state.map(_moved, x, u, spaces)
+        return state.map(_pulled, u, velocity(y, t + share * h), spaces)
+
+    first = velocity(x, t)
+    second = slope(0.5, first)
+    third = slope(0.5, second)
+    fourth = slope(1.0, third)
+    u = state.map(lambda a, b, c, d: h / 6 * (a + 2 * b + 2 * c + d), first, second, third, fourth)
+    return state.map(_moved, x, u, spaces)
+
+
+def _moved(x: Tensor, u: Tensor, space: Any) -> Tensor:
+    return x + u if space is None else space.move(x, u)
+
+
+def _pulled(u: Tensor, v: Tensor, space: Any) -> Tensor:
+    return rotations.pull(u, v) if isinstance(space, SO3) else v

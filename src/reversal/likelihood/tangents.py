@@ -1,8 +1,9 @@
-"""The running real factors of a state as one vector per item, and their tangents as another."""
+"""The running real factors of a state, and one vector of all their tangent directions."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,7 +16,7 @@ from reversal import state
 @final
 @dataclass(frozen=True)
 class Tangents:
-    """Coordinates ``(B, n)`` and tangent vectors ``(B, T)`` of the factors that flow.
+    """The factors that flow, and their tangent vectors as one, ``(B, T)``.
 
     Args:
         parts: the flowing factors by name; "" names a plain space.
@@ -31,16 +32,19 @@ class Tangents:
 
     @classmethod
     def of(cls, space: Any, x: Any, stop: Any) -> Tangents:
-        """The factors of which any site runs."""
-        parts = {name: part for name, part in _named(space.parts).items() if part.is_real}
-        stops = _named(state.complete(stop, space.parts), _named(space.parts))
-        parts = {k: p for k, p in parts.items() if stops[k] is None or not bool(stops[k].all())}
+        """The real factors of which any site runs."""
+        every = _named(space.parts)
+        stops = _named(state.complete(stop, every), every)
+        parts = {
+            name: part
+            for name, part in every.items()
+            if part.is_real and not _is_full(stops[name], state.batch_size(x))
+        }
         like = state.like(x)
         count = torch.zeros(state.batch_size(x), dtype=torch.float64, device=like.device)
         for name, part in parts.items():
-            runs = _runs(part, stops[name], len(count), like.device)
-            lift = math.prod(part.tangent_shape) / math.prod(part.sites)
-            count = count + lift * runs.flatten(1).sum(1) if runs.ndim > 1 else count + lift * runs
+            lift = math.prod(part.tangent_shape) // math.prod(part.sites)
+            count = count + lift * (math.prod(part.sites) - _stopped(stops[name], count))
         return cls(parts, {name: stops[name] for name in parts}, like.dtype, count)
 
     @property
@@ -48,43 +52,23 @@ class Tangents:
         """T."""
         return sum(math.prod(part.tangent_shape) for part in self.parts.values())
 
-    def flat(self, x: Any) -> Tensor:
-        """The coordinates of states, in float64."""
+    def flowing(self, x: Any) -> dict[str, Tensor]:
+        """The flowing factors of states, in float64."""
         named = _named(x)
-        rows = [named[name].double().flatten(1) for name in self.parts]
-        return torch.cat(rows, 1) if rows else state.like(x).new_zeros((state.batch_size(x), 0))
+        return {name: named[name].double() for name in self.parts}
 
-    def tree(self, coordinates: Tensor, x: Any) -> Any:
-        """States x with the flowing factors at these coordinates, on their manifolds."""
-        columns = self._split(coordinates, "event_shape")
-        moved = {}
-        for name, part in self.parts.items():
-            y = columns[name]
-            on = y if is_flat(part) else part.move(y, y.new_zeros((len(y), *part.tangent_shape)))
-            moved[name] = on.to(self.dtype)
-        return {**x, **moved} if isinstance(x, dict) else moved.get("", x)
+    def put(self, flowing: Mapping[str, Tensor], x: Any) -> Any:
+        """States x with these in the place of their flowing factors."""
+        shown = {name: flowing[name].to(self.dtype) for name in self.parts}
+        return {**x, **shown} if isinstance(x, Mapping) else shown.get("", x)
 
-    def projected(self, coordinates: Tensor) -> Tensor:
-        """The coordinates of the nearest states."""
-        columns = self._split(coordinates, "event_shape")
-        rows = [
-            y if is_flat(part) else part.move(y, y.new_zeros((len(y), *part.tangent_shape)))
-            for (name, part) in self.parts.items()
-            for y in (columns[name],)
-        ]
-        return torch.cat([row.flatten(1) for row in rows], 1) if rows else coordinates
-
-    def walked(self, x: Any, v: Tensor) -> Any:
-        """States moved along a tangent vector."""
-        named, steps = _named(x), self._split(v, "tangent_shape")
-        moved = {
-            name: part.move(named[name], steps[name].to(self.dtype))
-            for name, part in self.parts.items()
-        }
-        return {**x, **moved} if isinstance(x, dict) else moved.get("", x)
+    def walked(self, flowing: Mapping[str, Tensor], v: Tensor) -> dict[str, Tensor]:
+        """The flowing factors moved along a tangent vector ``(B, T)``."""
+        steps = self.split(v)
+        return {name: part.move(flowing[name], steps[name]) for name, part in self.parts.items()}
 
     def joined(self, velocity: Any) -> Tensor:
-        """The velocities of the factors as one vector, 0 at stopped sites, in float64."""
+        """Tangents by factor as one vector in float64, 0 at stopped sites."""
         named, rows = _named(velocity), []
         for name, part in self.parts.items():
             own, stop = named[name].double(), self.stop[name]
@@ -93,42 +77,26 @@ class Tangents:
             rows.append(own.reshape(len(own), math.prod(part.tangent_shape)))
         return torch.cat(rows, 1)
 
-    def pushed(self, x: Any, velocity: Tensor) -> Tensor:
-        """The slope of the coordinates along a tangent vector."""
-        named, steps, rows = _named(x), self._split(velocity, "tangent_shape"), []
-        for name, part in self.parts.items():
-            v, own = steps[name], named[name].double()
-            slope = v if part.tangent_shape == part.event_shape else _pushed(part, own, v)
-            rows.append(slope.flatten(1))
-        return torch.cat(rows, 1)
-
-    def _split(self, vector: Tensor, shape: str) -> dict[str, Tensor]:
-        shapes = {name: getattr(part, shape) for name, part in self.parts.items()}
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """One vector as tangents by factor."""
+        shapes = {name: part.tangent_shape for name, part in self.parts.items()}
         columns = vector.split([math.prod(each) for each in shapes.values()], 1)
         return {
-            name: column.unflatten(1, each) if each else column.squeeze(1)
+            name: column.reshape(len(column), *each)
             for (name, each), column in zip(shapes.items(), columns, strict=True)
         }
 
 
-def is_flat(part: Any) -> bool:
-    """Whether every array is a state."""
-    return part.measure == "Lebesgue" and part.tangent_shape == part.event_shape
-
-
-def _pushed(part: Any, x: Tensor, v: Tensor) -> Tensor:
-    """The derivative of the exponential map at 0, applied to v."""
-    zero = torch.zeros_like(v)
-    return torch.func.jvp(lambda w: part.move(x, w), (zero,), (v,))[1]
-
-
-def _runs(part: Any, stop: Tensor | None, n: int, device: torch.device) -> Tensor:
-    if stop is None:
-        return torch.ones((n, *part.sites), dtype=torch.float64, device=device)
-    return (~stop).double()
-
-
 def _named(tree: Any, names: Any = None) -> dict[str, Any]:
-    if isinstance(tree, dict):
-        return tree
+    if isinstance(tree, Mapping):
+        return dict(tree)
     return {"": tree} if names is None else dict.fromkeys(names, tree)
+
+
+def _is_full(stop: Tensor | None, n: int) -> bool:
+    return stop is not None and n > 0 and bool(stop.all())
+
+
+def _stopped(stop: Tensor | None, like: Tensor) -> Tensor:
+    """How many sites of each item stand, ``(B,)``."""
+    return torch.zeros_like(like) if stop is None else state.sum_sites(stop.double())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 AT_ONCE: Final = 2**14
-"""How many numbers a batch of backward passes may have: small ones gain tenfold, large ones none."""
+"""The size of a batch of backward passes: small ones gain tenfold by it, large ones nothing."""
 
 
 def trace(output: Tensor, v: Tensor) -> Tensor:
@@ -36,7 +36,9 @@ def _forms(output: Tensor, v: Tensor, z: Tensor) -> Tensor:
     """z^T J z for each of the vectors z ``(K, B, T)``, ``(K, B)``."""
     if not output.requires_grad:
         return z.new_zeros(z.shape[:2])
-    return torch.stack([(row * own).sum(1) for row, own in zip(_rows(output, v, z), z, strict=True)])
+    return torch.stack(
+        [(row * own).sum(1) for row, own in zip(_rows(output, v, z), z, strict=True)]
+    )
 
 
 def _rows(output: Tensor, v: Tensor, z: Tensor) -> Iterator[Tensor] | Tensor:
