@@ -39,7 +39,9 @@ from reversal.likelihood import (
     DormandPrince,
     Likelihood,
     RungeKutta,
+    bits_per_dim,
     elbo,
+    elbo_discrete,
     flow_log_prob,
     implicit_elbo,
     sample_with_log_prob,
@@ -68,6 +70,8 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
+from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
+from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
 from reversal.samplers import Ancestral, Euler, Heun, Multistep
 from reversal.schedules import (
     Cosine,
@@ -100,6 +104,8 @@ __all__ = [
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
+    "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",
+    "Levels", "DensityDecoder", "DiscretizedDecoder",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
