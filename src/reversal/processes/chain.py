@@ -137,9 +137,9 @@ class Chain(Path):
 
     def _between(self, s: Any, t: Any) -> Tensor:
         """The kernels from s to t, multiplied: one matrix, or one per item and site."""
-        first, last = self._row(s), self._row(t)
+        first, last = (self._row(self.space.align(at)) for at in (s, t))
         pairs = torch.stack(torch.broadcast_tensors(first, last), -1)
-        every, own = pairs.flatten(0, -2).unique(dim=0, return_inverse=True)
+        every, own = pairs.view(-1, 2).unique(dim=0, return_inverse=True)
         if len(every) == 0:
             return torch.eye(self.space.num_states, dtype=torch.float64, device=first.device)
         table = torch.stack([self._product(*pair) for pair in every.tolist()]).to(first.device)
