@@ -20,7 +20,7 @@ from torch import Tensor
 
 import reversal as rv
 from reversal.core import Denoiser
-from reversal.likelihood import _last_time, _reference_integral
+from reversal.likelihood.bound import _last_time, _reference_integral
 from reversal.schedules import Variance, VarianceSchedule
 
 GAUSSIAN = {

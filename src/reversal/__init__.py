@@ -35,7 +35,22 @@ from reversal.errors import (
 )
 from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
-from reversal.likelihood import Likelihood, elbo, implicit_elbo
+from reversal.likelihood import (
+    DormandPrince,
+    Likelihood,
+    RungeKutta,
+    UniformDequantization,
+    VariationalDequantization,
+    bits_per_dim,
+    dequantized,
+    dequantized_bound,
+    dequantized_log_prob,
+    elbo,
+    elbo_discrete,
+    flow_log_prob,
+    implicit_elbo,
+    sample_with_log_prob,
+)
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
 from reversal.objectives import ActionMatching, Implicit, Regression, ScoreMatching
@@ -65,6 +80,8 @@ from reversal.processes import (
     Uniform,
     Unpaired,
 )
+from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
+from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
 from reversal.samplers import (
     DEIS,
     Adaptive,
@@ -125,6 +142,10 @@ __all__ = [
     "Grid", "ItemNoise", "GaussianMixture", "UniPC", "DEIS", "Adaptive", "PredictorCorrector",
     "Langevin",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
+    "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
+    "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",
+    "Levels", "DensityDecoder", "DiscretizedDecoder", "dequantized", "dequantized_bound",
+    "dequantized_log_prob", "UniformDequantization", "VariationalDequantization",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",

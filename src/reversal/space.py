@@ -17,12 +17,16 @@ from reversal.noise import Randomness
 
 
 class Space(ABC):
-    """Where x lives: ``event_shape`` E, ``sites`` (what has a clock), ``tangent_shape``."""
+    """Where x lives: ``event_shape`` E, ``sites`` (what has a clock), ``tangent_shape``.
+
+    ``measure`` names what a density is with respect to.
+    """
 
     event_shape: tuple[int, ...]
     sites: tuple[int, ...]
     tangent_shape: tuple[int, ...]
     is_real: bool = True
+    measure: str = "Lebesgue"
     factors: Mapping[str, Space] | None = None
 
     @abstractmethod
@@ -132,6 +136,7 @@ class JumpSpace(Space):
     """Where sites jump: a table of rates has one column for each of ``num_jumps`` jumps."""
 
     is_real = False
+    measure = "counting"
     num_jumps: int
 
     @abstractmethod

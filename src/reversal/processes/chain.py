@@ -92,7 +92,7 @@ class Chain(Path):
         return ChainKernel(x_0, self._at(self.cumulative, t))
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> ChainKernel:
-        """Rows of the product of the kernels between two grid times, shared by the batch."""
+        """Rows of the product of the kernels between two grid times."""
         return ChainKernel(x_s, self._between(s, t))
 
     def bridge(self, x_0: Tensor, x_t: Tensor, s: Any, t: Any) -> LeapKernel:
@@ -136,15 +136,20 @@ class Chain(Path):
         return table.to(row.device)[row]
 
     def _between(self, s: Any, t: Any) -> Tensor:
-        first, last = self._row(s).unique(), self._row(t).unique()
-        if len(first) == 0:
-            first, last = torch.zeros(1), torch.zeros(1)
-        if len(first) != 1 or len(last) != 1:
-            raise ClockError("Expected one common time per step of a chain, got several.")
+        """The kernels from s to t, multiplied: one matrix, or one per item and site."""
+        first, last = (self._row(self.space.align(at)) for at in (s, t))
+        pairs = torch.stack(torch.broadcast_tensors(first, last), -1)
+        every, own = pairs.view(-1, 2).unique(dim=0, return_inverse=True)
+        if len(every) == 0:
+            return torch.eye(self.space.num_states, dtype=torch.float64, device=first.device)
+        table = torch.stack([self._product(*pair) for pair in every.tolist()]).to(first.device)
+        return table[0] if len(every) == 1 else table[own.view(pairs.shape[:-1])]
+
+    def _product(self, first: int, last: int) -> Tensor:
         result = torch.eye(self.space.num_states, dtype=torch.float64)
-        for k in range(int(first), int(last)):
-            result = result @ self.kernels[k]
-        return result.to(first.device)
+        for kernel in self.kernels[first:last]:
+            result = result @ kernel
+        return result
 
     def _weights(self, posterior: Tensor, x_t: Tensor, t: Any) -> Tensor:
         """m_k / q(x_t | k), zero where the chain cannot come from k."""

@@ -230,6 +230,12 @@ class NormalKernel(Kernel):
         """The log-density of every entry."""
         return _normal_log_prob(x, self.mean, self.std)
 
+    def divergence(self, other: NormalKernel) -> Tensor:
+        """KL(self || other) of every entry, in nats."""
+        std, wide = _positive(self.std), _positive(other.std)
+        ratio = torch.as_tensor(std / wide) ** 2
+        return ((self.mean - other.mean) / wide) ** 2 / 2 + (ratio - 1 - ratio.log()) / 2
+
     def target(self, kind: Kind, x_t: Tensor) -> Tensor:
         """The score; it knows no other kind."""
         if kind is not Kind.SCORE:

@@ -343,6 +343,12 @@ class LeapKernel(Kernel):
         """The log-probability of every site."""
         return self.leap.law(self.x_t).gather(-1, x[..., None]).squeeze(-1).log()
 
+    def divergence(self, other: LeapKernel) -> Tensor:
+        """KL(self || other) of every site, in nats."""
+        law, model = self.leap.law(self.x_t), other.leap.law(other.x_t).to(self.leap.prob)
+        ratio = law.clamp_min(torch.finfo(law.dtype).tiny).log() - model.log()
+        return torch.where(law > 0, law * ratio, 0.0).sum(-1)
+
     def target(self, kind: Kind, x_t: Tensor) -> Tensor:
         """The log-ratios; it knows no other kind."""
         if kind is not Kind.SCORE:

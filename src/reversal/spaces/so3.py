@@ -20,6 +20,8 @@ class SO3(Space):
     map is R exp(v); the reference measure is Haar probability.
     """
 
+    measure = "uniform probability"
+
     def __init__(self, *sites: int) -> None:
         self.sites = checked_shape("SO3", sites, least=0)
         self.event_shape, self.tangent_shape = (*sites, 3, 3), (*sites, 3)

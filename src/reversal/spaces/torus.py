@@ -20,6 +20,8 @@ class Torus(Space):
         SpaceError: unless every length is a positive integer.
     """
 
+    measure = "uniform probability"
+
     def __init__(self, *shape: int) -> None:
         self.event_shape = self.sites = self.tangent_shape = checked_shape("Torus", shape)
 
