@@ -45,6 +45,10 @@ class Implicit(Objective):
             call of the denoiser each.
         weight: a positive function of t, ``(B,)`` to ``(B,)``: it moves effort between times and
             leaves the minimizer where it is; 1 if None, for which the loss is the bound's rate.
+
+    All derivatives are vector-Jacobian products by the state, taken inside the loss. DDP may wrap
+    the network; FSDP has to wrap the whole loss, since the network's weights are gone between its
+    call and such a product.
     """
 
     def __init__(
