@@ -20,7 +20,8 @@ def test_the_processes_of_the_examples_are_right(name):
     check_process(example(name).process())
 
 
-def test_a_prior_that_is_not_stationary_is_found():
+def test_a_prior_of_another_generator_is_found():
+    """A tenth more diffusion: neither stationary nor within the mismatch."""
     module = example("jump_diffusion")
     process = module.process()
 
@@ -29,9 +30,85 @@ def test_a_prior_that_is_not_stationary_is_found():
         place = dataclasses.replace(laws["place"], covariance=1.1 * laws["place"].covariance)
         return {**laws, "place": place}
 
-    wrong = rv.FromGenerator(process.space, faster, process.prior)
-    with pytest.raises(AssertionError, match="prior is stationary"):
+    wrong = rv.FromGenerator(process.space, faster, process.prior, process.schedule, steps=30)
+    with pytest.raises(AssertionError, match=r"not stationary .*, nor the law at t = 1: a mean"):
         check_process(wrong)
+
+
+def test_a_process_too_short_for_its_prior_is_found():
+    """The stationary law at a fraction of the time: by simulation and by the kernel."""
+    module = example("jump_diffusion")
+    short = rv.FromGenerator(
+        module.process().space, module.switching, module.Stationary(), rv.QuadraticVariance(1.0)
+    )
+    with pytest.raises(AssertionError, match="too short to reach it: a mean"):
+        check_process(short)
+    module = example("birth_death")
+    counts = rv.FromGenerator(
+        rv.Counts(),
+        module.immigration_and_death,
+        module.Poisson(),
+        rv.QuadraticVariance(0.5),
+        kernel=module.Survivors,
+    )
+    with pytest.raises(AssertionError, match=r"too short to reach it: KL\(q_1 \| prior\) is 0"):
+        check_process(counts)
+
+
+class Normal(rv.core.Prior):
+    """Normal of a variance."""
+
+    def __init__(self, variance):
+        self.deviation = variance**0.5
+
+    def sample(self, n, generator=None, like=None):
+        return self.deviation * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+    def site_log_prob(self, x):
+        return torch.distributions.Normal(0.0, self.deviation).log_prob(x)
+
+
+def spreading(variance, of_prior, exact):
+    """Brownian motion of the line, which has no stationary law, run up to a variance."""
+
+    def kernel(x_0, v):
+        return Shifted(x_0, v)
+
+    return rv.FromGenerator(
+        rv.Euclidean(1),
+        lambda x: rv.Generator(covariance=torch.ones_like(x)),
+        Normal(of_prior),
+        rv.QuadraticVariance(variance),
+        kernel=kernel if exact else None,
+        steps=4,
+    )
+
+
+class Shifted(rv.core.Kernel):
+    """Normal around x_0."""
+
+    def __init__(self, x_0, v):
+        self.law = torch.distributions.Normal(x_0, v[:, None].sqrt())
+        self.x_0 = x_0
+
+    def sample(self, generator=None):
+        z = torch.randn(self.x_0.shape, generator=generator, dtype=torch.float64)
+        return self.x_0 + self.law.scale * z
+
+    def site_log_prob(self, x):
+        return self.law.log_prob(x)
+
+    def target(self, kind, x_t):
+        return (self.x_0 - x_t) / self.law.scale**2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_prior_need_not_be_stationary(exact):
+    """Brownian motion: right at its own variance, wrong at 1.2 of it (0.008 nats)."""
+    check_process(spreading(2500.0, 2500.0, exact))
+    with pytest.raises(AssertionError, match="nor the law at t = 1"):
+        check_process(spreading(2500.0, 3000.0, exact))
+    check_process(spreading(2500.0, 3000.0, exact), mismatch=0.03)
 
 
 def test_a_simulation_that_does_not_follow_its_generator_is_found(monkeypatch):
