@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import pairwise
 
 import pytest
 import torch
@@ -136,33 +135,6 @@ def test_a_kernel_of_another_process_is_found():
         check_process(wrong)
 
 
-def test_the_exact_reversal_of_counts_is_of_order_one():
-    """The law of the data, pushed through Euler's steps on states 0..44: error halves with h."""
-    module = example("birth_death")
-    process, n, states = module.process(), torch.arange(40), torch.arange(45)
-    law = sum(
-        w * torch.distributions.Poisson(torch.tensor(m).double()).log_prob(n).exp()
-        for w, m in ((0.6, 2.0), (0.4, 12.0))
-    )
-    oracle = rv.Empirical(process, n, law)
-
-    def error(steps):
-        q = process.prior.site_log_prob(states).exp()
-        ticks = rv.Grid.uniform(steps).ticks()
-        for t, s in pairwise(ticks):
-            rates = process.increment(states, t, s).reversal(oracle(states, t).score).rates
-            leap = rv.core.Leap.of_rates(rates)
-            moved = q[:, None] * leap.prob[:, None] * rates / rates.sum(1, keepdim=True)
-            q = q * (1 - leap.prob)
-            q[1:] += moved[:-1, 1]
-            q[:-1] += moved[1:, 0]
-        return float((q[:40] - law).abs().sum() / 2)
-
-    coarse, fine = error(40), error(80)
-    assert fine < 0.1
-    assert 1.6 < coarse / fine < 2.4
-
-
 def test_what_cannot_be_reversed_is_refused():
     space = rv.Categorical(5)
     with pytest.raises(rv.CapabilityError, match="prior"):
@@ -272,10 +244,10 @@ def test_the_flow_of_a_real_process_needs_the_score_alone():
 def test_counts_come_back_to_a_poisson_law():
     """Poisson(2) data stay Poisson under the noise, so the score is known, and come back to 2.
 
-    Euler's error halves with the step, Heun's is a quarter of it at most: 20,000 draws have a
-    standard error of 0.01, a thirtieth of what is compared.
+    Euler's error halves with the step, 0.41 and 0.20 at 5 and 10 steps, and Heun's is a quarter of
+    it: 40,000 draws have a standard error of 0.007, so the ratio is within 0.4 by six of its own.
     """
-    process, n = example("birth_death").process(), 20_000
+    process, n = example("birth_death").process(), 40_000
 
     def log_beta(x, t, cond):
         kept = (-process.schedule.variance(t.double()).variance).exp()
@@ -289,9 +261,9 @@ def test_counts_come_back_to_a_poisson_law():
         x = sampler.sample(exact, n, steps=steps, generator=source).double()
         return abs(float(x.mean()) - 2)
 
-    coarse, fine = (error(rv.Euler(), steps) for steps in (60, 120))
+    coarse, fine = (error(rv.Euler(), steps) for steps in (5, 10))
     assert 1.6 < coarse / fine < 2.4
-    assert error(rv.Heun(), 60) < coarse / 4
+    assert error(rv.Heun(), 10) < coarse / 4
 
 
 def test_nothing_is_given_to_a_process_whose_sites_read_one_another():
