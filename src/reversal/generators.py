@@ -249,7 +249,7 @@ class Generator:
     def step(self, space: Any, x: Tensor, generator: Randomness = None) -> Tensor:
         """Draw from x after one Euler step of a generator that is integrated over the step."""
         if self.jumps is not None:
-            return space.leap(x, Leap.of_rates(self.rates), generator)
+            return space.jump(x, self.rates, generator)
         if self.covariance is None:
             return space.move(x, self.drift)
         v = self.spread(noise.normal((len(x), *space.tangent_shape), x, generator))

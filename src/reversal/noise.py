@@ -144,6 +144,28 @@ def categorical(
     return torch.zeros(u.shape, dtype=torch.int64).index_put(rows, _draw(weights[rows], u[rows]))
 
 
+def poisson(rates: Tensor, generator: Randomness = None) -> Tensor:
+    """Draw Poisson numbers, int64, of rates ``(B, *S)``; 0 where a rate is 0.
+
+    Cost: where there is one stream per item or a share of a batch, about ten evaluations of the
+    incomplete gamma function, which inverts the law exactly.
+    """
+    if not isinstance(generator, ItemNoise | BatchShare):
+        return torch.poisson(rates.double(), generator).long()
+    u = uniform(rates.shape, rates.new_empty((), dtype=torch.float64), generator)
+    return _poisson_quantile(u, rates.double())
+
+
+def _poisson_quantile(u: Tensor, rate: Tensor) -> Tensor:
+    """The least k with P(N <= k) > u, by bisection."""
+    low, high = torch.zeros_like(rate), (rate + 12 * rate.sqrt() + 40).ceil()
+    for _ in range(int(high.max()).bit_length() if high.numel() else 0):
+        middle = ((low + high) / 2).floor()
+        above = torch.special.gammaincc(middle + 1, rate) > u
+        low, high = torch.where(above, low, middle + 1), torch.where(above, middle, high)
+    return high.long()
+
+
 def _draw(weights: Tensor, u: Tensor) -> Tensor:
     num_states = weights.shape[-1]
     if num_states <= 512:

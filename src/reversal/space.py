@@ -137,6 +137,7 @@ class JumpSpace(Space):
 
     is_real = False
     measure = "counting"
+    is_ordered = False  # whether a jump is the same step at every state, such as one up
     num_jumps: int
 
     @abstractmethod
@@ -146,6 +147,15 @@ class JumpSpace(Space):
     @abstractmethod
     def back(self, x: Tensor, k: Tensor) -> Tensor:
         """The jump that leads from ``hop(x, k)`` to x."""
+
+    @abstractmethod
+    def jump(self, x: Tensor, rates: Tensor, generator: Randomness = None) -> Tensor:
+        """Draw from x after one Euler step: ``rates``, ``(B, *sites, N)``, are integrated over it.
+
+        Where states have no order it is one jump at most, ``leap(x, Leap.of_rates(rates))``: a
+        second one would follow rates that belong to another state. On ordered states every jump
+        happens a Poisson number of times (tau-leaping).
+        """
 
     @final
     def move(self, x: Tensor, v: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 
 import reversal as rv
 from reversal import state
-from reversal.objectives.implicit import Traces, implicit_rate
+from reversal.objectives.implicit import implicit_rate
+from reversal.operators import Traces
 from tests.operators.laws import CASES, RATES, chain, generator_of_chain
 
 T = 0.4
@@ -67,8 +68,8 @@ def test_probes_are_unbiased(name):
     x = row.expand(count, *row.shape[1:])
     energy, at = rv.Energy(lambda y, t, cond: case.log_beta(y), process), clock(x, t)
     source = torch.Generator().manual_seed(0)
-    draws = implicit_rate(process, at, lambda y: energy(y, at).score, x, Traces(1), source).detach()
-    exact = case.operator.implicit(case.log_beta)(row).detach()
+    draws = implicit_rate(process, at, lambda y: energy(y, at).score, x, Traces(1, None, source))
+    draws, exact = draws.detach(), case.operator.implicit(case.log_beta)(row).detach()
     assert abs(float(draws.mean() - exact)) < 4.5 * float(draws.std()) / count**0.5 + 1e-9
 
 
@@ -98,7 +99,7 @@ def test_drawn_jumps_are_unbiased():
     process, table, count = of_chain(), free_scores(), 20_000
     x = torch.full((count,), 2)
     at, source = clock(x, T), torch.Generator().manual_seed(2)
-    draws = implicit_rate(process, at, lambda y: table[y], x, Traces(jumps=1), source)
+    draws = implicit_rate(process, at, lambda y: table[y], x, Traces(None, 1, source))
     exact = implicit_rate(process, at[:1], lambda y: table[y], x[:1])
     assert abs(float(draws.mean() - exact)) < 4.5 * float(draws.std()) / count**0.5
 

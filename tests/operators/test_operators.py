@@ -171,6 +171,21 @@ def test_a_map_of_functions_is_an_operator():
         Linear(action(matrix)).implicit(u)(x)
 
 
+def test_a_beta_that_is_not_positive_is_refused():
+    """At a state of no mass there is no reversal; towards one there is, at rate 0 there."""
+    operator, states = chain().operator, torch.arange(5)
+    u = torch.tensor([0.3, -0.4, -torch.inf, 0.1, -0.9], dtype=torch.float64)
+    back = Reversal(operator, lambda x: u[x])
+    for word in (back(lambda x: x.double()), operator.implicit(lambda x: u[x])):
+        with pytest.raises(rv.CapabilityError, match=r"beta > 0 .* got log beta = -inf"):
+            word(states)
+    ratios = torch.where(states == 2, 0.0, (u - u[0]).exp())
+    expected = (RATES[:, 0] * ratios * states).sum()
+    close(back(lambda x: x.double())(states[:1]), expected[None])
+    with pytest.raises(rv.CapabilityError, match="beta > 0"):
+        operator.phi(lambda x: x / 0.0 * 0)(states)
+
+
 def test_the_elbo_is_exact_on_a_chain():
     """E log p_0(Y_T) - int E[L* b / b + L log b] dt = E log p_data at b = q_t and p_0 = q_T.
 

@@ -80,6 +80,9 @@ class Energy(Scalar):
         CapabilityError: where log beta is not finite, so that beta > 0 fails.
 
     Cost: one backward pass, and one call for every neighbor on jumping factors.
+
+    A constant of log beta, such as the last bias of a network, has no gradient, and DDP stops at
+    parameters without one: leave it out, ``nn.Linear(n, 1, bias=False)``.
     """
 
     def log_beta(self, x_t: Any, t: Any, cond: Any = None) -> Tensor:

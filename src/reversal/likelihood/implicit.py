@@ -11,8 +11,8 @@ from reversal.core import Denoiser
 from reversal.likelihood.bound import require
 from reversal.likelihood.value import Likelihood, mean_of_draws
 from reversal.noise import Randomness
-from reversal.objectives.implicit import Traces, implicit_rate
-from reversal.operators import Local
+from reversal.objectives.implicit import implicit_rate
+from reversal.operators import Local, Traces
 from reversal.state import State
 
 
@@ -56,15 +56,14 @@ def implicit_elbo(
     path = denoiser.process
     path.space.check(x, "x")
     state.map(require, path.parts)
-    n, like, traces = state.batch_size(x), state.like(x).double(), Traces(probes, jumps)
+    n, like = state.batch_size(x), state.like(x).double()
+    traces = Traces(probes, jumps, generator)
     draws = []
     for stratum in range(num_samples):
         u = (stratum + noise.uniform((n,), like, generator)) / num_samples
         t = (u**2).to(like)
         x_t = path.kernel(x, t).sample(generator)
-        rate = implicit_rate(
-            path, t, lambda y, t=t: denoiser(y, t, cond).score, x_t, traces, generator
-        )
-        known = Local.of(path, t)(path.prior.log_prob)(x_t).detach()
+        rate = implicit_rate(path, t, lambda y, t=t: denoiser(y, t, cond).score, x_t, traces)
+        known = Local.of(path, t, traces)(path.prior.log_prob)(x_t).detach()
         draws.append(path.prior.log_prob(x).double() - 2 * u * (rate - known).double())
     return mean_of_draws(path, torch.stack(draws))

@@ -14,44 +14,24 @@ kept. The jump term is a divergence for any positive ratios, coherent or not. So
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from reversal import noise, state
+from reversal import state
 from reversal.core import Capability, Denoiser, Generator, JumpSpace, Objective, Process
 from reversal.denoisers.energy import Energy
 from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
-from reversal.operators import Neighbors, Tangent
+from reversal.operators import Neighbors, Tangent, Traces
+from reversal.operators.derivatives import inner
 from reversal.state import State, Tree
 
 Scores = Callable[[Any], Any]
 """States to a tree of scores."""
-
-
-@final
-@dataclass(frozen=True)
-class Traces:
-    """How the terms that look around x are found.
-
-    Args:
-        probes: random signs per divergence (Hutchinson), or None for the exact trace.
-        jumps: jumps that are drawn per item in place of a visit to every neighbor, or None.
-    """
-
-    probes: int | None = None
-    jumps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, count in (("probes", self.probes), ("jumps", self.jumps)):
-            if count is not None and not (isinstance(count, int) and count >= 1):
-                raise CapabilityError(
-                    f"Expected {name} to be a number of draws of at least 1, or None for the exact "
-                    f"value, got {count!r}."
-                )
 
 
 @final
@@ -65,6 +45,10 @@ class Implicit(Objective):
             call of the denoiser each.
         weight: a positive function of t, ``(B,)`` to ``(B,)``: it moves effort between times and
             leaves the minimizer where it is; 1 if None, for which the loss is the bound's rate.
+
+    All derivatives are vector-Jacobian products by the state, taken inside the loss. DDP may wrap
+    the network; FSDP has to wrap the whole loss, since the network's weights are gone between its
+    call and such a product.
     """
 
     def __init__(
@@ -108,8 +92,7 @@ class Implicit(Objective):
             clock.time,
             lambda y: denoiser(y, clock.time, cond).score,
             x_t,
-            self.traces,
-            generator,
+            replace(self.traces, generator=generator),
         )
         return loss if self.weight is None else self.weight(clock.time) * loss
 
@@ -149,9 +132,8 @@ class ScoreMatching:
         self.process.space.check_form(x, "x")
         t = torch.full((state.batch_size(x),), self.at, dtype=state.like(x).dtype)
         t = t.to(state.like(x).device)
-        return implicit_rate(
-            self.process, t, lambda y: self.model(y, t).score, x, self.traces, generator
-        )
+        traces = replace(self.traces, generator=generator)
+        return implicit_rate(self.process, t, lambda y: self.model(y, t).score, x, traces)
 
 
 def implicit_rate(
@@ -160,10 +142,9 @@ def implicit_rate(
     scores: Scores,
     x: State,
     traces: Traces = Traces(),
-    generator: Randomness = None,
 ) -> Tensor:
     """The integrand of J at states x and times t, ``(B,)``, nats per unit of t."""
-    look = _Look(process, t, scores, x, traces, generator)
+    look = _Look(process, t, scores, x, traces)
     laws, here, space = process.forward(x, t), scores(x), process.noisy_space
     total = torch.zeros((), device=t.device)
     for name in list(space.factors) if space.factors else [""]:
@@ -183,7 +164,6 @@ class _Look:
     scores: Scores
     x: Any
     traces: Traces
-    generator: Randomness
 
     def of_drift(self, name: str, law: Generator, score: Tensor) -> Tensor:
         def field(y: Any) -> Tensor:
@@ -193,12 +173,8 @@ class _Look:
                 flow = flow + there.divergence / 2
             return flow if there.drift is None else flow - there.drift
 
-        tangent, count = Tangent(self.process.noisy_space, name), self.traces.probes
-        if count is None:
-            trace = tangent.divergence(field, self.x)
-        else:
-            trace = tangent.probe(field, self.x, count, self.generator)
-        return (score * law.pull(score)).flatten(1).sum(1) / 2 + trace
+        trace = Tangent(self.process.noisy_space, name).divergence(field, self.x, self.traces)
+        return inner(score, law.pull(score)) / 2 + trace
 
     def of_jumps(self, name: str, law: Generator, score: Tensor) -> Tensor:
         into = law.jumps.into.to(score.dtype)  # pyright: ignore[reportOptionalMemberAccess]
@@ -206,29 +182,10 @@ class _Look:
         rates = law.rates.to(score.dtype)
         change = state.sum_sites(back.sum(-1)) - state.sum_sites(rates.sum(-1))
         neighbors = Neighbors(self.process.noisy_space, name)
-        visit = self._every if self.traces.jumps is None else self._drawn
-        return change - visit(neighbors, rates.flatten(1))
+        back = partial(self._back, neighbors)
+        return change - self.traces.visit(neighbors, self.x, rates, back)
 
-    def _every(self, neighbors: Neighbors, rates: Tensor) -> Tensor:
-        """Sum the rates times the log-ratios back, over all neighbors."""
-        terms = []
-        for rate, (site, k, y) in zip(rates.unbind(1), neighbors.every(self.x), strict=True):
-            at = torch.full((len(rates),), site, device=rates.device)
-            back = self._back(neighbors, y, at, torch.full_like(at, k))
-            terms.append(torch.where(rate > 0, rate * back, 0.0))
-        return torch.stack(terms).sum(0)
-
-    def _drawn(self, neighbors: Neighbors, rates: Tensor) -> Tensor:
-        """Estimate that sum from jumps drawn by their rates."""
-        size, drawn = neighbors.part.num_jumps, []
-        for _ in range(self.traces.jumps or 1):
-            choice = noise.categorical(rates, self.generator)
-            site, k = choice // size, choice % size
-            y = neighbors.hop(self.x, site, k)
-            drawn.append(self._back(neighbors, y, site, k))
-        return rates.sum(1) * torch.stack(drawn).mean(0)
-
-    def _back(self, neighbors: Neighbors, y: Any, site: Tensor, k: Tensor) -> Tensor:
+    def _back(self, neighbors: Neighbors, site: Tensor, k: Tensor, y: Any) -> Tensor:
         """The log-ratio that the scores give at y for the jump back to x."""
         table = state.take(self.scores(y), neighbors.name)
         return neighbors.entry(table, site, neighbors.back(self.x, site, k))

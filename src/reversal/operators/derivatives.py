@@ -9,7 +9,6 @@ vector-Jacobian products, and may be differentiated again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,13 +16,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from reversal import noise, state
-from reversal.noise import Randomness
+from reversal import state
+from reversal.operators.traces import Traces
 
 Function = Callable[[Any], Tensor]
 """A real function of a state: a batch of B states to ``(B,)``, item by item."""
 Field = Callable[[Any], Tensor]
 """A tangent vector field of one factor: B states to ``(B, *tangent_shape)``."""
+Matrix = Callable[[Any], Callable[[Tensor], Tensor]]
+"""A field of linear maps of the tangents of one factor."""
 
 
 @final
@@ -43,50 +44,50 @@ class Tangent:
         """The factor."""
         return state.take(self.space.parts, self.name)
 
-    @property
-    def dimension(self) -> int:
-        """The number of tangent directions T."""
-        return math.prod(self.part.tangent_shape)
-
     def gradient(self, f: Function, x: Any) -> Tensor:
         """The gradient of f, ``(B, *tangent_shape)``."""
         with torch.enable_grad():
             v = self._origin(x)
             return derivative(f(self._walk(x, v)).sum(), v)
 
-    def hessian(self, f: Function, x: Any) -> tuple[Tensor, Tensor]:
-        """Gradient and Hessian of f, ``(B, T)`` and ``(B, T, T)``; cost T + 1 backward passes."""
-        with torch.enable_grad():
-            v = self._origin(x)
-            slope = derivative(f(self._walk(x, v)).sum(), v).flatten(1)
-            rows = [derivative(slope[:, i].sum(), v).flatten(1) for i in range(self.dimension)]
-            return slope, torch.stack(rows, 1)
+    def second(
+        self, f: Function, x: Any, pull: Callable[[Tensor], Tensor], traces: Traces = Traces()
+    ) -> tuple[Tensor, Tensor]:
+        r"""The gradient of f, ``(B, *tangent_shape)``, and :math:`a : \nabla^2 f`, ``(B,)``.
 
-    def jacobian(self, field: Field, x: Any) -> Tensor:
-        """The derivative of component i along direction j, ``(B, T, T)``; T backward passes."""
-        with torch.enable_grad():
-            v = self._origin(x)
-            values = field(self._walk(x, v)).flatten(1)
-            rows = [derivative(part.sum(), v).flatten(1) for part in values.unbind(1)]
-            return torch.stack(rows, 1)
-
-    def divergence(self, field: Field, x: Any) -> Tensor:
-        """The divergence of a field, ``(B,)``; T backward passes."""
-        return self.jacobian(field, x).diagonal(dim1=1, dim2=2).sum(1)
-
-    def probe(self, field: Field, x: Any, count: int, generator: Randomness) -> Tensor:
-        r"""An unbiased estimate of the divergence, :math:`z^T (\partial V / \partial v) z`.
-
-        Signs z are drawn ``count`` times; one backward pass each. Source: Hutchinson (1989).
+        ``pull`` multiplies by a. Cost: one backward pass and one per direction.
         """
         with torch.enable_grad():
             v = self._origin(x)
+            slope = derivative(f(self._walk(x, v)).sum(), v)
+            total = v.new_zeros(len(v))
+            for z in traces.directions(v):
+                total = total + inner(derivative((slope * z).sum(), v), pull(z))
+            return slope, total
+
+    def divergence(self, field: Field, x: Any, traces: Traces = Traces()) -> Tensor:
+        """The divergence of a field, ``(B,)``; one backward pass per direction."""
+        with torch.enable_grad():
+            v = self._origin(x)
             values = field(self._walk(x, v))
-            total = torch.zeros((), dtype=values.dtype, device=values.device)
-            for _ in range(count):
-                z = 1 - 2 * (noise.uniform(v.shape, v, generator) < 0.5).to(v)
-                total = total + z * derivative((values * z).sum(), v)
-        return (total / count).flatten(1).sum(1)
+            total = values.new_zeros(len(v))
+            for z in traces.directions(v):
+                total = total + inner(z, derivative((values * z).sum(), v))
+            return total
+
+    def rows(self, matrix: Matrix, x: Any, traces: Traces = Traces()) -> Tensor:
+        """The divergence of every row of a matrix field, ``(B, *tangent_shape)``.
+
+        ``matrix`` maps states to the product with a tangent vector. Cost: two backward passes per
+        direction where the matrix depends on the state, none where it does not.
+        """
+        with torch.enable_grad():
+            v = self._origin(x)
+            pull = matrix(self._walk(x, v))
+            total = torch.zeros_like(v)
+            for z in traces.directions(v):
+                total = total + along(pull(z), v, z)
+            return total
 
     def _origin(self, x: Any) -> Tensor:
         own = state.take(x, self.name)
@@ -102,3 +103,17 @@ def derivative(total: Tensor, v: Tensor) -> Tensor:
     if not total.requires_grad:
         return torch.zeros_like(v)
     return torch.autograd.grad(total, v, create_graph=True, materialize_grads=True)[0]
+
+
+def along(values: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    """The derivative of values along direction z of v, by a vector-Jacobian product of one."""
+    if not values.requires_grad:
+        return torch.zeros_like(values)
+    weight = torch.zeros_like(values).requires_grad_()
+    pulled = derivative((values * weight).sum(), v)
+    return derivative((pulled * z).sum(), weight)
+
+
+def inner(v: Tensor, w: Tensor) -> Tensor:
+    """The inner product of tangent vectors, ``(B,)``."""
+    return state.sum_sites(v * w)

@@ -9,8 +9,11 @@ over the factors i of a product, each of which may read the whole state, and
    + \tfrac12 \nabla_i \cdot \nabla_i \cdot (a_i g)
    + \sum_y \big(R_i(y \to x) g(y) - R_i(x \to y) g(x)\big)\Big] .
 
-Exact, by automatic differentiation and by a visit to every neighbor: a tool for small dimensions,
-in which the theory is checked. Training reads the local characteristics themselves.
+Exact by default, by automatic differentiation and by a visit to every neighbor: a tool for small
+dimensions, in which the theory is checked. With ``Traces(probes, jumps)`` both are drawn, at a cost
+that does not depend on the dimension: L f, L* g, and with them the reversal, the implicit objective
+and Phi, which are linear in what is drawn, are unbiased. Training reads the local characteristics
+themselves.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from torch import Tensor
 from reversal import state
 from reversal.core import DenseJumps, Generator, JumpSpace, Process
 from reversal.errors import CapabilityError
-from reversal.operators.derivatives import Field, Function, Tangent
+from reversal.operators.derivatives import Field, Function, Tangent, inner
 from reversal.operators.neighbors import Neighbors
 from reversal.operators.operator import Operator
+from reversal.operators.traces import Traces
 
 Characteristics = Callable[[Any], Any]
 """States to their ``Generator``; on a product to a dict of them."""
@@ -41,23 +45,28 @@ class Local(Operator):
         space: where the states live; on finite sets the noisy space.
         characteristics: ``x -> Generator``, or a dict of them on a product. A covariance that
             depends on the state may leave ``divergence`` out: it is found by differentiation.
+        traces: how traces and sums over neighbors are taken; in full by default.
 
-    Cost: on a real factor of T tangent dimensions, T + 1 backward passes for L f, up to T^2 more
-    for L* g; on a finite one, a call of f per site and jump.
+    Cost: with D directions (the tangent dimension, or the probes), D + 1 backward passes for L f on
+    a real factor and D + 1 for L* g, 2 D more where the covariance depends on the state; on a
+    finite one, a call of f per site and jump, or per jump that is drawn, and for L* g as many of
+    the characteristics, unless they hold the rates into x.
     """
 
-    def __init__(self, space: Any, characteristics: Characteristics) -> None:
-        self.space, self._given = space, characteristics
+    def __init__(
+        self, space: Any, characteristics: Characteristics, traces: Traces = Traces()
+    ) -> None:
+        self.space, self._given, self.traces = space, characteristics, traces
 
     @classmethod
-    def of(cls, process: Process, t: float | Tensor) -> Local:
+    def of(cls, process: Process, t: float | Tensor, traces: Traces = Traces()) -> Local:
         """The generator of a process at time t, a number or one time per item, ``(B,)``."""
 
         def at(x: Any) -> Any:
             clock = torch.as_tensor(t, dtype=torch.float64, device=state.like(x).device)
             return process.forward(x, clock.expand(state.batch_size(x)))
 
-        return cls(process.noisy_space, at)
+        return cls(process.noisy_space, at, traces)
 
     def characteristics(self, x: Any) -> Any:
         """The local characteristics, with the shape of the space and without jumps onto x itself.
@@ -90,68 +99,57 @@ class Local(Operator):
             return self._outward(name, f, x)
         law, tangent = self._at(name, x), Tangent(self.space, name)
         if law.covariance is None:
-            return _inner(_drift(law), tangent.gradient(f, x))
-        slope, bend = tangent.hessian(f, x)
-        drift = 0.0 if law.drift is None else _inner(law.drift, slope)
-        return drift + _contract(law, bend, part) / 2
+            return inner(_drift(law), tangent.gradient(f, x))
+        slope, bend = tangent.second(f, x, law.pull, self.traces)
+        return bend / 2 if law.drift is None else inner(law.drift, slope) + bend / 2
 
     def _backward(self, name: str, g: Function, x: Any) -> Tensor:
+        """Minus the divergence of the flux f g - div(a g) / 2."""
         part = state.take(self.space.parts, name)
         if isinstance(part, JumpSpace):
             return self._inward(name, g, x)
-        law, tangent = self._at(name, x), Tangent(self.space, name)
-        terms = []
-        if law.drift is not None:
-            terms += [-_inner(law.drift, tangent.gradient(g, x))]
-            terms += [-g(x) * tangent.divergence(lambda y: _drift(self._at(name, y)), x)]
-        if law.covariance is not None:
-            slope, bend = tangent.hessian(g, x)
-            spread = self.divergence_of_covariance(name)
-            terms += [_contract(law, bend, part) / 2, _inner(spread(x), slope)]
-            terms += [g(x) * tangent.divergence(spread, x) / 2]
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+        tangent, spread = Tangent(self.space, name), self.divergence_of_covariance(name)
+
+        def flux(y: Any) -> Tensor:
+            law, value = self._at(name, y), state.trail(g(y), len(part.tangent_shape))
+            if law.covariance is None:
+                return -_drift(law) * value
+            flow = (law.pull(tangent.gradient(g, y)) + spread(y) * value) / 2
+            return flow if law.drift is None else flow - law.drift * value
+
+        return tangent.divergence(flux, x, self.traces)
 
     def divergence_of_covariance(self, name: str = "") -> Field:
         """The field div a of one real factor."""
-        part, tangent = state.take(self.space.parts, name), Tangent(self.space, name)
-
-        def columns(x: Any) -> Tensor:
-            law = self._at(name, x)
-            own = state.take(x, name)
-            units = torch.eye(tangent.dimension, dtype=own.dtype, device=own.device)
-            pulled = [
-                law.pull(unit.view(part.tangent_shape).expand(len(own), *part.tangent_shape))
-                for unit in units
-            ]
-            return torch.stack(pulled, 1).flatten(1)
+        tangent = Tangent(self.space, name)
 
         def field(x: Any) -> Tensor:
             given = self._at(name, x).divergence
             if given is not None:
                 return given
-            size = tangent.dimension
-            slopes = tangent.jacobian(columns, x).unflatten(1, (size, size))
-            return slopes.diagonal(dim1=1, dim2=3).sum(-1).unflatten(1, part.tangent_shape or (1,))
+            return tangent.rows(lambda y: self._at(name, y).pull, x, self.traces)
 
         return field
 
     def _outward(self, name: str, f: Function, x: Any) -> Tensor:
-        neighbors, here = Neighbors(self.space, name), f(x)
-        rates = self._at(name, x).rates.flatten(1).unbind(1)
-        visits = (
-            torch.where(rate > 0, rate * (f(y) - here), 0.0)
-            for rate, (_, _, y) in zip(rates, neighbors.every(x), strict=True)
+        here = f(x)
+        return self.traces.visit(
+            Neighbors(self.space, name), x, self._at(name, x).rates, lambda _, k, y: f(y) - here
         )
-        return sum(visits, torch.zeros_like(here))
 
     def _inward(self, name: str, g: Function, x: Any) -> Tensor:
-        neighbors, leaving = Neighbors(self.space, name), self._at(name, x).rates
-        back = self.rates_into(name, x).flatten(1).unbind(1)
-        visits = (
-            torch.where(rate > 0, rate * g(y), 0.0)
-            for rate, (_, _, y) in zip(back, neighbors.every(x), strict=True)
+        law = self._at(name, x)
+        into = self.traces.visit(
+            Neighbors(self.space, name), x, self._into(name, law, x), lambda _, k, y: g(y)
         )
-        return sum(visits, -leaving.flatten(1).sum(1) * g(x))
+        return into - state.sum_sites(law.rates.sum(-1)) * g(x)
+
+    def _into(self, name: str, law: Generator, x: Any) -> Tensor:
+        """The rates into x: visited to be exact, and read from the law where it holds them."""
+        unknown = isinstance(law.jumps, DenseJumps) and law.jumps.back is None
+        if self.traces.jumps is None or unknown or law.jumps is None:
+            return self.rates_into(name, x)
+        return law.jumps.into
 
     def rates_into(self, name: str, x: Any) -> Tensor:
         """Rates into x from every neighbor of one jumping factor, ``(B, *sites, N)``."""
@@ -184,18 +182,3 @@ def _drift(law: Generator) -> Tensor:
             "Write Generator(drift=...), Generator(covariance=...) or Generator(jumps=...)."
         )
     return law.drift
-
-
-def _inner(v: Tensor, w: Tensor) -> Tensor:
-    return (v.flatten(1) * w.flatten(1)).sum(1)
-
-
-def _contract(law: Generator, bend: Tensor, part: Any) -> Tensor:
-    """a : H, ``(B,)``."""
-    rows = bend.unflatten(2, part.tangent_shape or (1,)).unbind(1)
-    pulled = torch.stack([law.pull(_shaped(row, part)).flatten(1) for row in rows], 1)
-    return pulled.diagonal(dim1=1, dim2=2).sum(-1)
-
-
-def _shaped(row: Tensor, part: Any) -> Tensor:
-    return row if part.tangent_shape else row.squeeze(-1)

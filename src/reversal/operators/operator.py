@@ -224,10 +224,15 @@ class Tilt(Operator):
 
 
 def conjugated(action: Action, u: Function, f: Function) -> Function:
-    r"""Return :math:`e^{-u} A(e^u f)`, without ever forming the exponential of u alone."""
+    r"""Return :math:`e^{-u} A(e^u f)`, without ever forming the exponential of u alone.
+
+    Raises:
+        CapabilityError: where u is not finite at a state that is asked for; that it is minus
+            infinity at a neighbor is legal.
+    """
 
     def value(x: Any) -> Tensor:
-        here = u(x)
+        here = _positive(u(x))
         return action(lambda y: (u(y) - here).exp() * f(y))(x)
 
     return value
@@ -236,6 +241,16 @@ def conjugated(action: Action, u: Function, f: Function) -> Function:
 def one(x: Any) -> Any:
     """The constant 1."""
     return 1.0
+
+
+def _positive(log_beta: Tensor) -> Tensor:
+    if log_beta.device.type == "cpu" and not bool(log_beta.isfinite().all()):
+        raise CapabilityError(
+            f"Expected beta > 0 at every state that is asked for, without which there is no "
+            f"reversal, got log beta = {log_beta[~log_beta.isfinite()][0].item()}. Ask where the "
+            f"law has mass, or bound the output of a network."
+        )
+    return log_beta
 
 
 def _summed(functions: list[Function]) -> Function:

@@ -33,6 +33,7 @@ from reversal.errors import CapabilityError
 from reversal.grids import Grid, Tick, evaluate
 from reversal.noise import Randomness
 from reversal.operators import Local
+from reversal.processes.irreducible import require_irreducible
 from reversal.schedules import QuadraticVariance, VarianceSchedule
 
 _TINY = 1e-12
@@ -53,8 +54,9 @@ class FromGenerator(Process):
         steps: the steps of a simulation.
 
     Raises:
-        CapabilityError: if there is no prior, or a chain on one site of at most 1,000 states is
-            not irreducible (larger ones are not looked at).
+        CapabilityError: if there is no prior, or a chain is not irreducible, as far as it is looked
+            at (all sites and factors jointly, if they have no more than a million pairs of a state
+            and a jump; see ``processes.irreducible``).
 
     Cost: ``steps`` evaluations of the generator per draw of x_t where there is no kernel.
     """
@@ -84,7 +86,7 @@ class FromGenerator(Process):
         if space.factors:
             self.factors = {name: Factor(self, part) for name, part in space.factors.items()}
         self.provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
-        _require_irreducible(space, generator)
+        require_irreducible(self.operator)
 
     def __repr__(self) -> str:
         return f"FromGenerator({self.space}, {self.schedule})"
@@ -312,20 +314,3 @@ def _conversion(
         return -value * root if target is Kind.NOISE else -value / root
 
     return convert
-
-
-def _require_irreducible(space: Any, generator: Callable[[Any], Any]) -> None:
-    """Refuse a chain on one finite site some of whose states cannot be reached from some other."""
-    size = getattr(space, "num_states", None)
-    if size is None or space.sites or size > 1000:
-        return
-    reach = (generator(torch.arange(size)).rates > 0).double() + torch.eye(size).double()
-    for _ in range(size.bit_length()):
-        reach = ((reach @ reach) > 0).double()
-    if not bool((reach > 0).all()):
-        x, y = (reach == 0).nonzero()[0].tolist()
-        raise CapabilityError(
-            f"Expected an irreducible chain, but no path leads from state {x} to state {y}: its "
-            f"law at t = 1 keeps the memory of where it began. Add rates, or use Mask, which "
-            f"absorbs every state by t = 1."
-        )

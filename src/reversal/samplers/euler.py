@@ -4,7 +4,8 @@ r"""Euler's step: Euler-Maruyama, the geodesic random walk and tau-leaping are o
    P(\text{site jumps to } y) = (1 - e^{-\sum_y \Lambda_y})\, \Lambda_y / \sum_y \Lambda_y,
 
 with drift B, covariance A and jump intensities Lambda of the reversal K_c, frozen at x_t and
-integrated over the step. At churn 0 a diffusion follows its velocity,
+integrated over the step. Where states are ordered, as counts are, jump y happens Poisson(Lambda_y)
+times. At churn 0 a diffusion follows its velocity,
 :math:`x_s = x_t - (t - s) u_t`.
 """
 

@@ -8,9 +8,10 @@ With node theta, an intermediate time :math:`\rho = t - \theta h` and
 
 where the jumps of the first stage, over theta h at rates mu_t, lead to x_rho. A site that jumped in
 the first stage leaves at the rate a mu_rho alone: the two-jump paths of one site then have the
-right mass. Drifts alone take theta = 1 (Heun); any jump in a product makes it 1/2 for all factors,
-so that they stay coupled at order 2. Source: Karras et al. (2022), Algorithm 1; Ren et al. (2025),
-theta-trapezoidal method.
+right mass. Ordered states take Poisson numbers of jumps in both stages, and keep the formula as it
+stands. Drifts alone take theta = 1 (Heun); any jump in a product makes it 1/2 for all factors,
+so that they stay coupled at order 2. Source: Karras et al. (2022), Algorithm 1; Anderson and
+Mattingly (2011); Ren et al. (2025), theta-trapezoidal method.
 
 With churn gamma a step first goes back to more noise, to the time at which sigma/alpha is 1 + gamma
 times what it is at t, and starts there: Karras et al. (2022), Algorithm 2.
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 
 from reversal import state
-from reversal.core import Capability, Denoiser, Kind, Leap, Path, Sampler
+from reversal.core import Capability, Denoiser, Kind, Path, Sampler
 from reversal.errors import CapabilityError
 from reversal.grids import Tick
 from reversal.noise import Randomness
@@ -187,8 +188,7 @@ def _predict(
     if path.space.is_real:
         x_rho = drift(path, x_t, t, rho, first.read(Kind.VELOCITY))
     else:
-        leap = Leap.of_rates(_rates(path, x_t, t, rho, first))
-        x_rho = path.noisy_space.leap(x_t, leap, generator)
+        x_rho = path.noisy_space.jump(x_t, _rates(path, x_t, t, rho, first), generator)
     return state.hold(stop, x_t, x_rho, len(path.space.sites))
 
 
@@ -208,8 +208,8 @@ def _correct(
         late = 1 / (2 * theta)
         mean = (1 - late) * first.read(Kind.VELOCITY) + late * second.read(Kind.VELOCITY)
         return drift(path, x_t, t, s, mean)
-    leap = trapezoid(path, theta, x_t, x_rho, t, rho, s, first, second)
-    return path.noisy_space.leap(x_rho, leap, generator)
+    rates = trapezoid(path, theta, x_t, x_rho, t, rho, s, first, second)
+    return path.noisy_space.jump(x_rho, rates, generator)
 
 
 def trapezoid(
@@ -222,13 +222,16 @@ def trapezoid(
     s: Any,
     first: Any,
     second: Any,
-) -> Leap:
-    """The second stage of the theta-trapezoidal rule, from x_rho."""
+) -> Tensor:
+    """The rates of the second stage of the theta-trapezoidal rule, from x_rho.
+
+    A jump in the first stage has changed what a column means, unless the states are ordered.
+    """
     a = 1 / (2 * theta * (1 - theta))
     late = _rates(path, x_rho, rho, s, second)
     early = _rates(path, x_t, t, rho, first) * ((1 - theta) / theta)
-    stayed = (x_t == x_rho)[..., None]
-    return Leap.of_rates((a * late - torch.where(stayed, (a - 1) * early, 0.0)).clamp_min(0))
+    same = (x_t == x_rho)[..., None] | path.noisy_space.is_ordered
+    return (a * late - torch.where(same, (a - 1) * early, 0.0)).clamp_min(0)
 
 
 def _rates(path: Any, x: Tensor, t: Any, s: Any, estimate: Any) -> Tensor:

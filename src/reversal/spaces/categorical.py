@@ -7,8 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from reversal.core import JumpSpace
+from reversal.core import JumpSpace, Leap
 from reversal.errors import SpaceError
+from reversal.noise import Randomness
 from reversal.spaces.shapes import checked_shape
 
 
@@ -81,6 +82,10 @@ class Categorical(JumpSpace):
     def back(self, x: Tensor, k: Tensor) -> Tensor:
         """To x."""
         return x
+
+    def jump(self, x: Tensor, rates: Tensor, generator: Randomness = None) -> Tensor:
+        """One jump at most: codes have no order. Source: Campbell et al. (2022), section 4.1."""
+        return self.leap(x, Leap.of_rates(rates), generator)
 
     def _own_sites(self) -> tuple[int, ...]:
         return () if self.cardinalities else self.sites

@@ -7,7 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from reversal import noise
 from reversal.core import JumpSpace
+from reversal.noise import Randomness
 from reversal.spaces.shapes import checked_shape
 
 
@@ -20,6 +22,7 @@ class Counts(JumpSpace):
     """
 
     num_jumps = 2
+    is_ordered = True
     valid = None
 
     def __init__(self, *sites: int) -> None:
@@ -40,6 +43,15 @@ class Counts(JumpSpace):
     def back(self, x: Tensor, k: Tensor) -> Tensor:
         """The other way."""
         return 1 - k
+
+    def jump(self, x: Tensor, rates: Tensor, generator: Randomness = None) -> Tensor:
+        """Add Poisson numbers of jumps up and down, and stop at 0.
+
+        Weak order 1, as with one jump at most, and exact where the rates are constant. Source:
+        Gillespie (2001); Campbell et al. (2022), section 4.1, for ordinal states.
+        """
+        number = noise.poisson(rates, generator)
+        return (x + number[..., 1] - number[..., 0]).clamp_min(0)
 
     def __repr__(self) -> str:
         return f"Counts({', '.join(map(str, self.sites))})"
