@@ -13,16 +13,23 @@ count. Source of the kernel: Karlin and McGregor (1958).
 
 from __future__ import annotations
 
+import argparse
 import math
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
 import reversal as rv
-from reversal.core import DenseJumps, Kernel, Prior
+from reversal.core import DenseJumps, Prior
+from reversal.processes.from_generator import Transition
 
-MEAN, STEPS = 5.0, 2000
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+MEAN = 5.0
 
 
 class Poisson(Prior):
@@ -35,7 +42,7 @@ class Poisson(Prior):
         return x.double() * math.log(MEAN) - MEAN - torch.lgamma(x.double() + 1)
 
 
-class Survivors(Kernel):
+class Survivors(Transition):
     """Binomial survivors and Poisson newcomers."""
 
     def __init__(self, n_0: Tensor, v: Tensor) -> None:
@@ -56,11 +63,6 @@ class Survivors(Kernel):
         log_p = choose + k * alive.log() + torch.xlogy(n - k, 1 - alive)
         log_p = log_p + torch.xlogy(new, fresh) - fresh - torch.lgamma(new.clamp_min(0) + 1)
         return torch.where((k <= n) & (new >= 0), log_p, -torch.inf).logsumexp(-1)
-
-    def target(self, kind: rv.Kind, x_t: Tensor) -> Tensor:
-        here = self.site_log_prob(x_t)
-        down = torch.where(x_t > 0, self.site_log_prob((x_t - 1).clamp_min(0)), -torch.inf)
-        return torch.stack((down, self.site_log_prob(x_t + 1)), -1) - here[..., None]
 
 
 def immigration_and_death(n: Tensor) -> rv.Generator:
@@ -97,7 +99,10 @@ class Network(nn.Module):
         return towards + self.layers(seen)
 
 
-def main() -> None:
+STEPS = 2000
+
+
+def main(out: Path) -> None:
     """Train by score entropy, sample, compare with the law of the data."""
     torch.manual_seed(0)
     data = torch.poisson(torch.where(torch.rand(20_000) < 0.6, 2.0, 12.0)).long()
@@ -123,8 +128,26 @@ def main() -> None:
     print(
         f"total variation from the law: drawn {gap[0]:.3f}, data {gap[1]:.3f}, prior {gap[2]:.3f}"
     )
+    draw(drawn, n, law, out)
     assert gap[0] < 0.06
 
 
+def draw(drawn: Tensor, n: Tensor, law: Tensor, out: Path) -> None:
+    figure, panel = plt.subplots(figsize=(6, 3), layout="constrained")
+    panel.bar(n, torch.bincount(drawn, minlength=60)[:60] / len(drawn), color="C0", alpha=0.5)
+    panel.plot(n, law, "o", color="C3", ms=3)
+    panel.plot(n, Poisson().site_log_prob(n).exp(), "--", color="0.6")
+    panel.text(8.5, 0.13, "prior, Poisson(5)", color="0.5")
+    panel.text(14, 0.06, "drawn: bars", color="C0")
+    panel.text(14, 0.08, "law of the data: dots", color="C3")
+    panel.set(xlabel="count", ylabel="probability", xlim=(-0.8, 28), title="Counts, reversed")
+    panel.spines[["top", "right"]].set_visible(False)
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "birth-death.png", dpi=90)
+
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+    parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
+    main(parser.parse_args().out)

@@ -11,9 +11,12 @@ states. Source: Benton et al. (2024), sections 3 and 4; Glauber (1963) for the r
 
 from __future__ import annotations
 
+import argparse
 import math
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +24,11 @@ import reversal as rv
 from reversal.core import DenseJumps, Prior
 from reversal.metrics import energy_distance
 
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
 SHARES = torch.tensor([0.5, 0.3, 0.2])
 MEANS, SPREADS = torch.tensor([-0.8, 0.0, 1.0]), torch.tensor([0.9, 1.2, 0.7])
-STEPS = 1800
 
 
 def energies(x: Tensor) -> Tensor:
@@ -80,6 +85,9 @@ class Network(nn.Module):
         return {"place": out[:, :1], "label": out[:, 1:]}
 
 
+STEPS = 1800
+
+
 def data_of(n: int) -> dict[str, Tensor]:
     """Two places per label: what is to be learned."""
     k = torch.multinomial(torch.tensor([0.2, 0.5, 0.3]), n, replacement=True)
@@ -87,7 +95,7 @@ def data_of(n: int) -> dict[str, Tensor]:
     return {"place": (center + 0.25 * torch.randn(n))[:, None], "label": k}
 
 
-def main() -> None:
+def main(out: Path) -> None:
     """Train on simulated states, sample, compare jointly."""
     torch.manual_seed(0)
     denoiser = rv.NetworkDenoiser(Network(), process())
@@ -115,8 +123,31 @@ def main() -> None:
     shares = torch.bincount(drawn["label"], minlength=3) / 3000
     print(f"energy distance: drawn {far[0]:.4f}, data {far[1]:.4f}, prior {far[2]:.4f}")
     print(f"labels drawn {[round(s, 3) for s in shares.tolist()]}, in the data [0.2, 0.5, 0.3]")
+    draw({"data": data_of(20_000), "drawn": drawn, "prior": Stationary().sample(20_000)}, out)
     assert far[0] < 0.1 * far[2]
 
 
+def draw(laws: dict[str, dict[str, Tensor]], out: Path) -> None:
+    """Densities of the place, times the share of the label."""
+    figure, panels = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained", sharey=True)
+    styles = {"data": ("C3", "step"), "drawn": ("C0", "stepfilled"), "prior": ("0.6", "step")}
+    for k, panel in enumerate(panels):
+        for name, x in laws.items():
+            place, (color, kind) = x["place"][x["label"] == k, 0].numpy(), styles[name]
+            weights = [1 / len(x["label"]) / 0.15] * len(place)
+            bins = [-4 + 0.15 * i for i in range(54)]
+            alpha = 0.5 if name == "drawn" else 1.0
+            panel.hist(place, bins, weights=weights, histtype=kind, color=color, alpha=alpha)
+        panel.set(title=f"label {k}", xlabel="place", xlim=(-3.5, 3.5))
+        panel.spines[["top", "right"]].set_visible(False)
+    for height, (name, (color, _)) in zip((0.4, 0.36, 0.32), styles.items(), strict=True):
+        panels[2].text(3.3, height, name, color=color, ha="right")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "jump-diffusion.png", dpi=90)
+
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+    parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
+    main(parser.parse_args().out)

@@ -12,9 +12,12 @@ scaled by a factor that vanishes there. Source: Fishman et al. (2023), section 4
 
 from __future__ import annotations
 
+import argparse
 import math
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +25,11 @@ import reversal as rv
 from reversal.core import Prior, Space
 from reversal.metrics import energy_distance
 
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
 TURN = torch.arange(5) * (2 * math.pi / 5)
 NORMALS = torch.stack((TURN.cos(), TURN.sin()), -1)
-STEPS = 1500
 
 
 class Polytope(Space):
@@ -98,7 +103,10 @@ class Network(nn.Module):
         return inside * self.layers(torch.cat((x, gaps, t, t.log()), 1))
 
 
-def main() -> None:
+STEPS = 1500
+
+
+def main(out: Path) -> None:
     """Train on two clusters near corners, sample, compare."""
     torch.manual_seed(0)
     noise = process()
@@ -125,9 +133,28 @@ def main() -> None:
         for other in (drawn, data[:3000], noise.prior.sample(3000))
     ]
     print(f"energy distance: drawn {far[0]:.4f}, data {far[1]:.4f}, prior {far[2]:.4f}")
+    draw(data[:3000], drawn, out)
     assert inside
     assert far[0] < 0.05 * far[2]
 
 
+def draw(data: Tensor, drawn: Tensor, out: Path) -> None:
+    figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.7), layout="constrained")
+    corner = (TURN + math.pi / 5)[[*range(5), 0]]
+    outline = torch.stack((corner.cos(), corner.sin())) / math.cos(math.pi / 5)
+    noise = process().prior.sample(3000, torch.Generator().manual_seed(0))
+    shown = {"data": (data, "C3"), "drawn": (drawn, "C0"), "prior": (noise, "0.6")}
+    for panel, (name, (x, color)) in zip(panels, shown.items(), strict=True):
+        panel.plot(*x[:1500].T, ".", color=color, ms=1)
+        panel.plot(*outline, color="0.3", lw=1)
+        panel.set(title=name, aspect="equal")
+        panel.axis("off")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "reflected-polytope.png", dpi=90)
+
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+    parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
+    main(parser.parse_args().out)

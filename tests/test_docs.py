@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests import anchors as lines
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))] if path.exists()]
 LINKED = [
@@ -102,6 +104,15 @@ def test_every_relative_link_leads_somewhere(path):
     assert broken_links(path, path.read_text("utf-8")) == []
 
 
+@pytest.mark.parametrize("path", RUN, ids=shown)
+def test_a_link_to_a_name_leads_to_the_line_of_its_definition(path):
+    assert lines.stale(path, path.read_text("utf-8")) == []
+
+
+def test_every_equation_of_the_theory_leads_to_its_code():
+    assert lines.unanchored((ROOT / "docs" / "theory.md").read_text("utf-8")) == []
+
+
 EXAMPLE = """# A title, *twice*
 
 ```python
@@ -144,3 +155,29 @@ def test_a_link_to_no_file_or_no_heading_is_reported(tmp_path):
     assert broken_links(path, EXAMPLE) == []
     wrong = EXAMPLE + "[a](gone.md) [b](other.md#three) ![c](gone.png)\n\n[d]: gone.txt\n"
     assert broken_links(path, wrong) == ["gone.md", "other.md#three", "gone.png", "gone.txt"]
+
+
+CODE = "x = 1\n\n\n@final\nclass A:\n    def f(self): ...\n\n\ndef f(): ...\n"
+POINTED = "[`A`](a.py#L5) [`A.f`](a.py#L6) [`f`](a.py#L9)"
+
+
+def test_a_moved_line_is_reported_and_the_cure_mends_it(tmp_path):
+    document = tmp_path / "example.md"
+    (tmp_path / "a.py").write_text(CODE, "utf-8")
+    assert lines.stale(document, POINTED) == []
+    moved = POINTED.replace("L6", "L7")
+    assert lines.stale(document, moved) == [
+        "A.f stands in line 6 of a.py, not 7: run `python -m tests.anchors`"
+    ]
+    assert lines.renumbered(document, moved) == POINTED
+    for gone in ("[`g`](a.py#L1)", "[`A`](b.py#L1)"):
+        assert "is not defined in" in lines.stale(document, gone)[0]
+        assert lines.renumbered(document, gone) == gone
+
+
+def test_an_equation_without_code_is_reported():
+    linked, heading = "$$ a = b $$\n\n[`f`](a.py#L1)\n\n", "## Next\n\n"
+    assert lines.unanchored(linked + "| $x$ | [`f`](a.py#L1) |\n") == []
+    assert lines.unanchored("$$ c\n= d $$\n\n" + linked) == ["$$ c\n= d $$"]
+    assert lines.unanchored("$$ e $$\n\n" + heading + "[`f`](a.py#L1)\n") == ["$$ e $$"]
+    assert lines.unanchored("| $y$ | words |\n") == ["| $y$ | words |"]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import reversal as rv
-from reversal.core import DenseJumps
+from reversal.core import DenseJumps, Kind
+from reversal.processes.from_generator import Transition
 from reversal.testing import check_process
 from tests.example import example
 from tests.operators.laws import RATES, generator_of_chain
@@ -279,3 +280,43 @@ def test_nothing_is_given_to_a_process_whose_sites_read_one_another():
     given = (torch.zeros(3, 2), torch.tensor([True, False]))
     with pytest.raises(rv.CapabilityError, match="nothing can be given"):
         rv.Euler().sample(energy, 3, steps=2, given=given, generator=torch.Generator())
+
+
+class Pulled(Transition):
+    """The Ornstein-Uhlenbeck process dx = -x/2 dv + dB: N(x_0 e^{-v/2}, 1 - e^{-v})."""
+
+    def __init__(self, x_0, v):
+        self.mean, self.variance = x_0 * (-v / 2).exp()[:, None], -torch.expm1(-v)[:, None]
+
+    def sample(self, generator=None):
+        z = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        return self.mean + self.variance.sqrt() * z
+
+    def site_log_prob(self, x):
+        return torch.distributions.Normal(self.mean, self.variance.sqrt()).log_prob(x)
+
+
+def test_the_score_of_a_transition_law_is_derived():
+    space, normal = rv.Euclidean(2), rv.Gaussian(rv.Euclidean(2)).prior
+    process = rv.FromGenerator(
+        space, lambda x: rv.Generator(-x / 2, torch.ones_like(x)), normal, kernel=Pulled
+    )
+    source = torch.Generator().manual_seed(0)
+    x_0 = torch.randn(5, 2, generator=source, dtype=torch.float64)
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    kernel, law = process.kernel(x_0, t), Pulled(x_0, process.schedule.variance(t).variance)
+    x = kernel.sample(source)
+    assert torch.allclose(kernel.score(x), (law.mean - x) / law.variance, rtol=1e-12, atol=0)
+    with pytest.raises(rv.CapabilityError, match="return a Kernel"):
+        kernel.target(Kind.NOISE, x)
+    check_process(process)
+
+
+def test_the_log_ratios_of_a_transition_law_are_derived():
+    """Binomial survivors and Poisson newcomers from no one at all are Poisson: ratios mu/n."""
+    process = example("birth_death").process()
+    n, t = torch.tensor([0, 1, 4, 30]), torch.full((4,), 0.5, dtype=torch.float64)
+    mean = 5.0 * -torch.expm1(-process.schedule.variance(t).variance)
+    ratios = process.kernel(torch.zeros(4, dtype=torch.int64), t).score(n)
+    assert torch.allclose(ratios[:, 1], (mean / (n + 1)).log(), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(ratios[1:, 0], (n / mean).log()[1:], rtol=1e-12, atol=1e-14)

@@ -9,6 +9,7 @@ the marginals have no density that is known, so the score is learned by implicit
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from reversal.core import (
     JumpSpace,
     Kernel,
     Kind,
+    Law,
     Path,
     Prior,
     Process,
@@ -33,6 +35,7 @@ from reversal.errors import CapabilityError
 from reversal.grids import Grid, Tick, evaluate
 from reversal.noise import Randomness
 from reversal.operators import Local
+from reversal.operators.derivatives import Tangent
 from reversal.processes.irreducible import require_irreducible
 from reversal.schedules import QuadraticVariance, VarianceSchedule
 
@@ -50,7 +53,8 @@ class FromGenerator(Process):
             found by differentiation and from the neighbors.
         prior: the law at t = 1, such as the stationary one.
         schedule: the operational time v(t); ``QuadraticVariance`` by default.
-        kernel: ``(x_0, v) -> Kernel`` where the transition law is known; v is ``(B,)``.
+        kernel: ``(x_0, v) -> Transition`` where the transition law is known, whose score is then
+            derived, or a ``Kernel`` that brings its own; v is ``(B,)``.
         steps: the steps of a simulation.
 
     Raises:
@@ -69,7 +73,7 @@ class FromGenerator(Process):
         generator: Callable[[Any], Any],
         prior: Prior,
         schedule: VarianceSchedule | None = None,
-        kernel: Callable[[Any, Tensor], Kernel] | None = None,
+        kernel: Callable[[Any, Tensor], Transition | Kernel] | None = None,
         steps: int = 100,
     ) -> None:
         if not isinstance(prior, Prior):
@@ -171,7 +175,10 @@ class FromGenerator(Process):
 
     def _run(self, x: Any, v: Tensor) -> Kernel:
         v = v.to(state.like(x).device).expand(state.batch_size(x))
-        return Simulation(self, x, v) if self.exact is None else self.exact(x, v)
+        if self.exact is None:
+            return Simulation(self, x, v)
+        law = self.exact(x, v)
+        return law if isinstance(law, Kernel) else Known(self.space, law)
 
     def _scaled(self, x: Any, rates: Any) -> Any:
         return state.map(
@@ -235,6 +242,47 @@ class Factor(Path):
 
     def _refusal(self, what: str) -> CapabilityError:
         return CapabilityError(f"Expected {what}, got {self}. Ask the whole process.")
+
+
+class Transition(Law):
+    """A transition law q(x_t | x_0) as one writes it: draws and the log-density of every site."""
+
+    @abstractmethod
+    def sample(self, generator: Randomness = None) -> Any:
+        """Draw one state per item."""
+
+
+@final
+@dataclass(frozen=True)
+class Known(Kernel):
+    """A transition law with its score: the gradient of its log-density, or differences of it.
+
+    Cost of the score: the density at every jump on a finite set, a backward pass elsewhere.
+    """
+
+    space: Any
+    law: Transition
+
+    def sample(self, generator: Randomness = None) -> Any:
+        """Draw x_t."""
+        return self.law.sample(generator)
+
+    def site_log_prob(self, x: Any) -> Any:
+        """Log-density of every site."""
+        return self.law.site_log_prob(x)
+
+    def target(self, kind: Kind, x_t: Any) -> Any:
+        """The score; what is affine in it needs a kernel that says so."""
+        if kind is not Kind.SCORE or self.space.factors:
+            raise CapabilityError(
+                f"Expected to be asked for the score on a space of one factor, got {kind} on "
+                f"{self.space}. Train Score(), or let kernel= return a Kernel with this target."
+            )
+        if not isinstance(self.space, JumpSpace):
+            return Tangent(self.space).gradient(self.law.log_prob, x_t)
+        jumps = (torch.full_like(x_t, k) for k in range(self.space.num_jumps))
+        there = [self.law.site_log_prob(self.space.hop(x_t, k)) for k in jumps]
+        return torch.stack(there, -1) - self.law.site_log_prob(x_t)[..., None]
 
 
 @final
