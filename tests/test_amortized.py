@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.distributions import MultivariateNormal
 
 import reversal as rv
 from reversal.networks import Whitening
-from reversal.networks.conditional import RIDGE
+from reversal.networks.evidence import RIDGE
 from reversal.testing.statistics import require_mean
 
 DOUBLE = torch.float64
@@ -224,7 +225,9 @@ def test_a_box_is_closed_and_far_draws_stay_in_it():
 def test_the_same_seed_gives_the_same_draws_and_rows_keep_their_place(fitted):
     one = fitted.sample(3, XI, seed=1, steps=5)
     assert one.shape == (3, 2)
-    assert torch.equal(one, fitted.sample(3, XI[None].float(), seed=1, steps=5)[:, 0])
+    assert torch.equal(one, fitted.sample(3, XI[None], seed=1, steps=5)[:, 0])
+    single = fitted.sample(3, XI.float(), seed=1, steps=5)
+    torch.testing.assert_close(one, single, rtol=0, atol=1e-5)
     assert torch.equal(one, fitted.sample(3, XI.numpy(), seed=1, steps=5))
     assert fitted.sample(0, XI).shape == (0, 2)
     assert fitted.sample(3, XI[:0].reshape(0, 3)).shape == (3, 0, 2)
@@ -233,11 +236,17 @@ def test_the_same_seed_gives_the_same_draws_and_rows_keep_their_place(fitted):
 @pytest.mark.parametrize(
     ("theta", "evidence", "sentence"),
     [
-        (torch.zeros(4, 2), torch.zeros(3, 1), "Expected finite parameters"),
-        (torch.zeros(4), torch.zeros(4, 1), "Expected finite parameters"),
-        (torch.eye(4, 2), torch.full((4, 1), math.nan), "reversal.Model, which takes them"),
-        (torch.zeros(4, 2), torch.eye(4, 1), "Expected parameters that vary"),
-        (torch.ones(1, 2), torch.ones(1, 1), "N > 1"),
+        (torch.zeros(40, 2), torch.zeros(30, 1), "Give one row per simulation"),
+        (torch.zeros(40), torch.zeros(40, 1), "Give one row per simulation"),
+        (torch.ones(1, 2), torch.ones(1, 1), "N >= 10 simulations"),
+        (torch.zeros(40, 0), torch.zeros(40, 1), r"parameters \(N, d\)"),
+        (torch.eye(40, 2), torch.full((40, 1), math.inf), "write NaN where"),
+        (torch.full((40, 2), math.nan), torch.ones(40, 1), "40 rows of parameters that are not"),
+        (torch.zeros(40, 2), torch.eye(40, 1), "Expected parameters that vary"),
+        (torch.ones(40, 2, dtype=torch.int64), torch.ones(40, 1), "may be categories"),
+        (np.ones((40, 2), int), torch.ones(40, 1), "may be categories"),
+        (np.full((40, 1), "a"), torch.ones(40, 1), "array or a tensor of numbers"),
+        (torch.eye(40, 2), torch.ones(40, 1) * 1j, "real and imaginary parts"),
     ],
 )
 def test_simulations_that_cannot_be_learned_are_refused(theta, evidence, sentence):
@@ -250,18 +259,21 @@ def test_questions_that_were_not_learned_are_refused(fitted):
         rv.AmortizedPosterior().sample(1, XI)
     with pytest.raises(rv.DataError, match="evidence of length 3"):
         fitted.sample(1, XI[:2])
-    with pytest.raises(rv.DataError, match="Expected finite evidence"):
-        fitted.sample(1, torch.full((3,), math.nan))
+    for odd in (math.nan, math.inf):
+        with pytest.raises(rv.DataError, match="Expected finite evidence"):
+            fitted.sample(1, torch.full((3,), odd))
+    with pytest.raises(rv.DataError, match="Expected parameters that are numbers"):
+        fitted.log_prob(torch.full((1, 2), math.nan), XI)
     with pytest.raises(rv.DataError, match=r"Expected parameters \(B, 2\)"):
         fitted.log_prob(torch.zeros(4, 3), XI)
     with pytest.raises(rv.DataError, match="Expected parameters inside"):
-        rv.AmortizedPosterior(rv.Box([0, 0], [1, 1])).fit(*simulated(9, 0))
+        rv.AmortizedPosterior(rv.Box([0, 0], [1, 1])).fit(*simulated(20, 0))
     with pytest.raises(rv.DataError, match="Expected 1 parameters"):
-        rv.AmortizedPosterior(rv.Box([-9.0], [9.0])).fit(*simulated(9, 0))
+        rv.AmortizedPosterior(rv.Box([-9.0], [9.0])).fit(*simulated(20, 0))
     with pytest.raises(rv.DataError, match="near what was simulated"):
         fitted.sample(1, 1e35 * XI)
     with pytest.raises(rv.DataError, match="steps >= 1, got steps=0"):
-        rv.AmortizedPosterior(steps=0, show_progress=False).fit(*simulated(9, 0))
+        rv.AmortizedPosterior(steps=0, show_progress=False).fit(*simulated(20, 0))
     with pytest.raises(rv.DataError, match="low < high"):
         rv.Box([0.0, 1.0], [1.0, 1.0])
     with pytest.raises(rv.DataError, match="low < high"):

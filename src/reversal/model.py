@@ -16,6 +16,7 @@ from typing import Any, Self, final
 import torch
 
 from reversal import state
+from reversal.amortized import saving
 from reversal.answers import drawing, filling, predicting, scoring
 from reversal.core import Path, Sampler, Space
 from reversal.data.opening import opened, source_from_config
@@ -327,6 +328,11 @@ def load(folder: str | os.PathLike[str]) -> Model:
         CheckpointError: if the run is missing, truncated, newer than this version, or changed.
     """
     weights, config, records = checkpoint.read(folder)
+    if config.get("kind") == saving.KIND:
+        raise CheckpointError(
+            f"Expected a run of reversal.Model in {str(folder)!r}, got a posterior. "
+            f"Load it with `reversal.AmortizedPosterior.load`."
+        )
     try:
         training = config.get("training", {})
         ended = ("steps", "ended", "best_step") if training else ()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Self, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -47,6 +47,10 @@ class Support(ABC):
     @abstractmethod
     def log_slope(self, theta: Tensor) -> Tensor:
         """Return the log-determinant of the map, the sum of log T', ``(...)``."""
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """Return it in plain JSON types: its type, and the arguments of that."""
 
 
 @final
@@ -86,6 +90,9 @@ class Box(Support):
     def log_slope(self, theta: Tensor) -> Tensor:
         z = self.to_real(theta)
         return (z**2 / 2 + math.log(2 * math.pi) / 2 - self.width.log()).sum(-1)
+
+    def to_config(self) -> dict[str, Any]:
+        return {"type": "Box", "low": self.low.tolist(), "high": self.high.tolist()}
 
 
 @final
@@ -127,3 +134,21 @@ class Line(Support):
 
     def log_slope(self, theta: Tensor) -> Tensor:
         return -self.deviation.log().sum().expand(theta.shape[:-1])
+
+    def to_config(self) -> dict[str, Any]:
+        ends = {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+        return {"type": "Line", **ends}
+
+
+TYPES: dict[str, Callable[..., Support]] = {"Box": Box, "Line": Line}
+
+
+def support_from_config(config: Mapping[str, Any]) -> Support:
+    """Return the support that ``to_config`` described.
+
+    Raises:
+        KeyError: if it is of a type that this version does not know.
+    """
+    rows = {name: row for name, row in config.items() if name != "type"}
+    given = {name: torch.tensor(row, dtype=torch.float64) for name, row in rows.items()}
+    return TYPES[config["type"]](**given)

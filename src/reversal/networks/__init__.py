@@ -1,12 +1,8 @@
 """Networks in plain torch: what a factor shows, and what a trunk makes of it."""
 
-from reversal.networks.conditional import (
-    ConditionalGaussian,
-    ConditionalMLP,
-    EvidenceEncoder,
-    Whitening,
-)
+from reversal.networks.conditional import ConditionalGaussian, ConditionalMLP
 from reversal.networks.embeddings import CodePort, FactorPort, RealPort, TimeEmbedding
+from reversal.networks.evidence import EvidenceEncoder, Whitening
 from reversal.networks.mlp import Perceptron, ResidualBlock, ResidualMLP
 from reversal.networks.transformer import (
     SiteHead,

@@ -9,8 +9,7 @@ and a `ConditionalMLP` is a network of a noisy vector and evidence,
 .. math:: h_0 = W x_t + e(\xi), \qquad
    h_{l+1} = \mathrm{block}_l\big(h_l;\, \mathrm{silu}(U [\phi(t), e(\xi)])\big),
 
-with the blocks of `mlp`. Both see evidence whitened: entries that say nearly the same, as quantiles
-of one sample do, would hide what is in their differences. Source of the modulation: Perez et al.
+with the blocks of `mlp` and the encoder of `evidence`. Source of the modulation: Perez et al.
 (2018), eq. (1), for evidence; Peebles and Xie (2023), section 3.2, for time.
 """
 
@@ -24,87 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reversal.networks.embeddings import TimeEmbedding
+from reversal.networks.evidence import EvidenceEncoder
 from reversal.networks.mlp import ResidualBlock
 from reversal.networks.trunk import NUM_CONDITIONS
 
-RIDGE = 0.02
-"""What is added to the variances of directions, in variances of an entry, before they become 1."""
-
-
-@final
-class Whitening(nn.Module):
-    r"""An affine map after which a sample has mean 0 and nearly covariance 1, but for a ridge.
-
-    .. math:: W (\xi - \bar\xi), \qquad W = (\Lambda + \rho)^{-1/2} V^T D^{-1}, \qquad
-       V \Lambda V^T = \mathrm{corr}(\xi),
-
-    with standard deviations D. What varies less than the ridge stays small.
-
-    Args:
-        num_features: k.
-    """
-
-    center: Tensor
-    weight: Tensor
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.register_buffer("center", torch.zeros(num_features))
-        self.register_buffer("weight", torch.eye(num_features))
-
-    @torch.no_grad()
-    def take(self, sample: Tensor) -> None:
-        """Be the map of a sample ``(N, k)``; an entry that never varies is centered."""
-        rows = sample.double()
-        spread = rows.std(0, correction=0)
-        unit = torch.where(spread > 0, spread, 1.0)
-        apart = (rows - rows.mean(0)) / unit
-        values, vectors = torch.linalg.eigh(apart.T @ apart / len(rows))
-        gain = (values.clamp_min(0) + RIDGE).rsqrt()
-        self.center.copy_(rows.mean(0))
-        self.weight.copy_(gain[:, None] * vectors.T / unit)
-
-    def forward(self, evidence: Tensor) -> Tensor:
-        """Return whitened rows ``(B, k)``; of ``(k,)`` one row."""
-        apart = evidence.reshape(-1, len(self.center)) - self.center
-        return apart.to(self.weight) @ self.weight.T
-
-
-@final
-class EvidenceEncoder(nn.Module):
-    r"""What is made of evidence, by blocks :math:`h + V \mathrm{silu}(U\, \mathrm{norm}(h))`.
-
-    Args:
-        num_evidence: k.
-        hidden_features: the width of the stream.
-        num_outputs: the length of what comes out.
-        num_blocks: the number of residual blocks.
-    """
-
-    def __init__(
-        self, num_evidence: int, hidden_features: int, num_outputs: int, num_blocks: int = 3
-    ) -> None:
-        super().__init__()
-        self.whitening = Whitening(num_evidence)
-        self.inward = nn.Linear(num_evidence, hidden_features)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(hidden_features),
-                nn.Linear(hidden_features, hidden_features),
-                nn.SiLU(),
-                nn.Linear(hidden_features, hidden_features),
-            )
-            for _ in range(num_blocks)
-        )
-        self.norm = nn.LayerNorm(hidden_features)
-        self.head = nn.Linear(hidden_features, num_outputs)
-
-    def forward(self, evidence: Tensor) -> Tensor:
-        """Return ``(B, num_outputs)`` of evidence ``(B, k)``, or one row of ``(k,)``."""
-        h = self.inward(self.whitening(evidence))
-        for block in self.blocks:
-            h = h + block(h)
-        return self.head(F.silu(self.norm(h)))
+FIT_RIDGE = 1e-3
+"""The ridge of the first line, in variances of whitened evidence."""
 
 
 @final
@@ -115,17 +39,55 @@ class ConditionalGaussian(nn.Module):
         num_features: d.
         num_evidence: k.
         hidden_features: the width of its encoder.
+        gaps: whether entries of the evidence may be NaN.
 
-    It is the standard normal law before training. ``network.encoder.whitening.take(evidence)``
-    gives the evidence its units.
+    It is the standard normal law until `take` gives it a start.
     """
 
-    def __init__(self, num_features: int, num_evidence: int, *, hidden_features: int = 128) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_evidence: int,
+        *,
+        hidden_features: int = 128,
+        gaps: bool = False,
+    ) -> None:
         super().__init__()
         self.num_features = d = num_features
-        self.encoder = EvidenceEncoder(num_evidence, hidden_features, d + d * (d + 1) // 2)
-        nn.init.zeros_(self.encoder.head.weight)
-        nn.init.zeros_(self.encoder.head.bias)
+        outputs = d + d * (d + 1) // 2
+        self.encoder = EvidenceEncoder(num_evidence, hidden_features, outputs, gaps=gaps)
+        for part in (self.encoder.head, self.encoder.line):
+            nn.init.zeros_(part.weight)
+            nn.init.zeros_(part.bias)
+
+    @torch.no_grad()
+    def take(self, z: Tensor, evidence: Tensor) -> None:
+        """Whiten the evidence, and start at the line of least squares with its residuals.
+
+        For a linear simulator with normal noise and prior that is the posterior already.
+
+        Args:
+            z: a sample ``(N, d)``.
+            evidence: what belongs to it, ``(N, k)``.
+        """
+        self.encoder.whitening.take(evidence)
+        white = self.encoder.whitening(evidence).double()
+        rows = torch.cat([white, torch.ones_like(white[:, :1])], 1)
+        square = rows.T @ rows / len(rows)
+        ridge = FIT_RIDGE * torch.eye(len(square), dtype=square.dtype)
+        ridge[-1, -1] = 0.0
+        solution = torch.linalg.solve(square + ridge, rows.T @ z.double() / len(rows))
+        left = z.double() - rows @ solution
+        covariance = left.T @ left / len(left)
+        floor = 1e-6 * torch.diag(covariance.diagonal().clamp_min(1e-6))
+        factor = torch.linalg.cholesky(covariance + floor)
+        d, line = self.num_features, self.encoder.line
+        line.weight[:d].copy_(solution[:-1].T)
+        line.bias[:d].copy_(solution[-1])
+        places, columns = torch.tril_indices(d, d)
+        entries = factor[places, columns]
+        diagonal = places == columns
+        line.bias[d:].copy_(torch.where(diagonal, entries.abs().log(), entries))
 
     def forward(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean ``(B, d)`` and the lower Cholesky factor ``(B, d, d)``."""
@@ -163,9 +125,10 @@ class ConditionalMLP(nn.Module):
         hidden_features: the width of the stream, and of what is made of the evidence.
         num_blocks: the number of residual blocks.
         dropout: the probability that an inner unit is left out in training.
+        gaps: whether entries of the evidence may be NaN.
 
     ``network.encoder.whitening.take(evidence)`` gives the evidence its units. Cost: about
-    (2 d + k + (8 + 2 blocks) hidden) * hidden multiplications per item.
+    (2 d + 2 k + (8 + 2 blocks) hidden) * hidden multiplications per item.
     """
 
     def __init__(
@@ -176,9 +139,10 @@ class ConditionalMLP(nn.Module):
         hidden_features: int = 128,
         num_blocks: int = 3,
         dropout: float = 0.0,
+        gaps: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = EvidenceEncoder(num_evidence, hidden_features, hidden_features)
+        self.encoder = EvidenceEncoder(num_evidence, hidden_features, hidden_features, gaps=gaps)
         self.times = TimeEmbedding()
         self.conditions = nn.Linear(self.times.num_features + hidden_features, NUM_CONDITIONS)
         self.inward = nn.Linear(num_features, hidden_features)
@@ -198,7 +162,11 @@ class ConditionalMLP(nn.Module):
             t: times ``(B,)``.
             cond: evidence ``(B, k)``; one ``(k,)`` or ``(1, k)`` is common to all items.
         """
-        e = self.encoder(cond).expand(len(x_t), -1)
+        return self.decode(x_t, t, self.encoder(cond))
+
+    def decode(self, x_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        """Return the same of encoded evidence ``(B, hidden)``: of many draws, encode it once."""
+        e = e.expand(len(x_t), -1)
         condition = F.silu(self.conditions(torch.cat([self.times(t), e], 1)))
         h = self.inward(x_t) + e
         for block in self.blocks:

@@ -19,28 +19,32 @@ of noise: Karras et al. (2022), whose input scaling is carried to each evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import replace
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from reversal.amortized import saving
+from reversal.amortized.simulations import Plans, Simulations, looked_at, real
 from reversal.core import Sampler
-from reversal.data.support import Line, Support
+from reversal.data.support import Support
 from reversal.denoisers import NetworkDenoiser
 from reversal.errors import DataError, NotFittedError
 from reversal.likelihood import Likelihood, elbo
 from reversal.networks import ConditionalGaussian, ConditionalMLP
-from reversal.objectives import Regression
 from reversal.processes import Gaussian
 from reversal.samplers import Multistep
 from reversal.spaces import Euclidean
-from reversal.training import Plan, Trace, arguments, progress, train
+from reversal.training import Plan, arguments, progress
 
-CHUNK = 2**15
+CHUNK: Final = 2**15
 """How many draws are made at once."""
-MOST_HELD_OUT = 2048
+SETTINGS: Final = (
+    *("steps", "normal_steps", "batch_size", "hidden_features", "num_blocks", "learning_rate"),
+    *("hide", "seed", "show_progress"),
+)
 
 
 @final
@@ -49,13 +53,17 @@ class AmortizedPosterior:
 
     Args:
         support: where the parameters lie, such as ``Box(low, high)``; None for all real vectors.
-        steps: the number of training steps of the denoiser.
+        steps: the number of training steps of the denoiser; None lets the number of simulations
+            say it.
         normal_steps: the number of training steps of the normal law, each a third of the work;
             None for as many.
         batch_size: simulations per step.
         hidden_features: the width of the networks.
         num_blocks: the number of residual blocks of the denoiser.
         learning_rate: the peak of its schedule.
+        hide: the share of simulations of which any entries of the evidence are hidden in training,
+            so that a part of it may be conditioned on: half is a good share. At 0 only what is NaN
+            in the simulations may be NaN in a question.
         seed: where weights, batches and noise come from.
         show_progress: whether training says how far it is, on standard error.
 
@@ -65,24 +73,26 @@ class AmortizedPosterior:
         normal_: the ``ConditionalGaussian`` whose units u is in.
         support_: the map between the real line and the parameters.
         trace_: the steps done, and what was read on the way.
+        gaps_: which entries of the evidence may be NaN, bool ``(k,)``.
     """
 
     def __init__(
         self,
         support: Support | None = None,
         *,
-        steps: int = 4000,
+        steps: int | None = None,
         normal_steps: int | None = None,
         batch_size: int = 256,
-        hidden_features: int = 128,
+        hidden_features: int = 64,
         num_blocks: int = 3,
         learning_rate: float = 4e-3,
+        hide: float = 0.0,
         seed: int = 0,
         show_progress: bool = True,
     ) -> None:
         self.support, self.steps, self.normal_steps = support, steps, normal_steps
         self.batch_size, self.hidden_features = batch_size, hidden_features
-        self.num_blocks, self.learning_rate = num_blocks, learning_rate
+        self.num_blocks, self.learning_rate, self.hide = num_blocks, learning_rate, hide
         self.seed, self.show_progress = seed, show_progress
 
     def fit(self, theta: Any, evidence: Any) -> Self:
@@ -90,25 +100,25 @@ class AmortizedPosterior:
 
         Args:
             theta: parameters drawn from the prior, ``(N, d)``; a tensor or an array.
-            evidence: what the simulator made of each, or summaries of it, ``(N, k)``, without gaps;
-                of a heavy tail give logarithms.
+            evidence: what the simulator made of each, or summaries of it, ``(N, k)``; NaN is a gap,
+                and that it is one is evidence too. Of a heavy tail give logarithms.
 
         Returns:
-            Itself; a tenth of the simulations, 2,048 at most, say which weights are kept.
+            Itself; a tenth of the simulations, 2,048 at most, say which weights are kept. One whose
+            training is interrupted stays what it was before.
 
         Raises:
             DataError: if the two do not fit together, are not finite, or leave the support.
         """
-        theta, evidence = _tensor(theta), _tensor(evidence)
-        support = self._checked(theta, evidence)
-        z, shown = support.to_real(theta).float(), evidence.float()
+        theta, evidence, support = looked_at(theta, evidence, self.support)
+        z, plans = support.to_real(theta).float(), self._plans(len(theta))
+        gaps = evidence.isnan().any(0) | (plans.hide > 0)
         with torch.random.fork_rng(devices=[]), progress.shown(self.show_progress) as show:
-            torch.manual_seed(self.seed)
-            normal, denoiser = self._networks(z, shown)
-            simulations = _Simulations(z, shown, self._plans(), self.seed, show)
-            trace = simulations.learn(normal, denoiser)
+            torch.manual_seed(plans.seed)
+            normal, denoiser = self._networks(z.shape[1], evidence.shape[1], bool(gaps.any()))
+            trace = Simulations(z, evidence, plans, show).learn(normal, denoiser)
         self.normal_, self.denoiser_, self.trace_ = normal, denoiser, trace
-        self.support_ = support
+        self.support_, self.gaps_ = support, gaps
         return self
 
     @torch.no_grad()
@@ -125,7 +135,7 @@ class AmortizedPosterior:
 
         Args:
             n: the number of draws for each evidence.
-            evidence: ``(k,)``, or ``(m, k)`` for m posteriors at once.
+            evidence: ``(k,)``, or ``(m, k)`` for m posteriors at once; NaN is a gap.
             seed: the same seed gives the same draws.
             steps: the number of steps.
             sampler: ``Multistep()`` by default.
@@ -134,21 +144,27 @@ class AmortizedPosterior:
             ``(n, d)``, or ``(n, m, d)``; float64.
 
         Raises:
-            DataError: if the evidence does not have the length that was fitted, or is out of reach.
+            DataError: if the evidence does not have the length that was fitted, is out of reach, or
+                has gaps where none was learned.
 
-        Cost: n m steps network calls under the default sampler.
+        Cost: n m steps network calls under the default sampler; evidence is encoded once.
         """
-        evidence = _tensor(evidence)
+        evidence = real(evidence)
         rows = self._rows(evidence)
         n = arguments.whole("n", n, 0)
+        seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
         generator = torch.Generator().manual_seed(seed)
         walk = Multistep() if sampler is None else sampler
+        network: ConditionalMLP = self.denoiser_.network
+        decoder = NetworkDenoiser(network.decode, self.denoiser_.process)
+        encoded, (mean, factor) = network.encoder(rows), self.normal_(rows)
 
-        def draw(cond: Tensor) -> Tensor:
-            u = walk.sample(self.denoiser_, len(cond), steps, cond=cond, generator=generator)
-            return self.normal_.from_unit(u, cond)
+        def draw(which: Tensor) -> Tensor:
+            cond = encoded[which]
+            u = walk.sample(decoder, len(which), steps, cond=cond, generator=generator)
+            return mean[which] + (factor[which] @ u[..., None]).squeeze(-1)
 
-        z = torch.cat([draw(part) for part in rows.float().repeat(n, 1).split(CHUNK)])
+        z = torch.cat([draw(part) for part in torch.arange(len(rows)).repeat(n).split(CHUNK)])
         if not bool(z.isfinite().all()):
             raise DataError(
                 "Expected evidence near what was simulated, got some so far from it that the "
@@ -168,16 +184,16 @@ class AmortizedPosterior:
 
         Args:
             theta: ``(B, d)``.
-            evidence: ``(B, k)``, or one ``(k,)`` for all.
+            evidence: ``(B, k)``, or one ``(k,)`` for all; NaN is a gap.
             num_samples: draws per item.
             seed: the same seed gives the same estimate.
 
         Raises:
-            DataError: if the shapes do not fit.
+            DataError: if the shapes do not fit, or a parameter is NaN.
 
         Cost: 2 num_samples network calls.
         """
-        theta, evidence = _tensor(theta), _tensor(evidence)
+        theta, evidence = real(theta), real(evidence)
         rows = self._rows(evidence)
         support, d = self.support_, self.normal_.num_features
         if theta.shape[1:] != (d,) or len(rows) not in (1, len(theta)):
@@ -185,150 +201,112 @@ class AmortizedPosterior:
                 f"Expected parameters (B, {d}) and one evidence, or one for each, got "
                 f"{tuple(theta.shape)} and {tuple(evidence.shape)}. Repeat the shorter of the two."
             )
+        if bool(theta.isnan().any()):
+            raise DataError("Expected parameters that are numbers, got NaN. Leave those rows out.")
         inside = support.contains(theta)
         legal = torch.where(inside[:, None], theta.double(), support.from_real(torch.zeros(d)))
-        shown = rows.float().expand(len(theta), -1)
+        shown = rows.expand(len(theta), -1)
         u, log_det = self.normal_.to_unit(support.to_real(legal).float(), shown)
         generator = torch.Generator().manual_seed(seed)
         found = elbo(self.denoiser_, u, num_samples=num_samples, generator=generator, cond=shown)
         value = found.value - log_det + support.log_slope(legal)
         return replace(found, value=torch.where(inside, value, -torch.inf))
 
-    def _networks(self, z: Tensor, evidence: Tensor) -> tuple[ConditionalGaussian, NetworkDenoiser]:
-        """Return both networks, untrained, in the units of the evidence."""
-        d, k = z.shape[1], evidence.shape[1]
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the posterior in the place of an older run: safetensors and JSON.
+
+        A reader sees the older run or this one, whole, at whatever instant the writing is cut off.
+
+        Raises:
+            NotFittedError: if there is nothing to save.
+            CheckpointError: if the folder cannot be written to.
+        """
+        parts = {
+            "normal": self._fitted().normal_.state_dict(),
+            "denoiser": self.denoiser_.network.state_dict(),
+        }
+        config = {
+            "settings": {name: getattr(self, name) for name in SETTINGS},
+            "is_support_given": self.support is not None,
+            "support": self.support_.to_config(),
+            "gaps": self.gaps_.tolist(),
+        }
+        saving.write(folder, parts, config, self.trace_)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Return the posterior that `save` wrote; the same seed gives the same draws.
+
+        Raises:
+            CheckpointError: if it is missing, truncated, newer than this version, or changed.
+        """
+        parts, config, trace = saving.read(folder)
+        try:
+            support, gaps = config["support"], torch.tensor(config["gaps"], dtype=torch.bool)
+            posterior = cls(support if config["is_support_given"] else None, **config["settings"])
+            with torch.random.fork_rng(devices=[]):
+                sizes = (support.length, len(gaps), bool(gaps.any()))
+                normal, denoiser = posterior._networks(*sizes)
+            normal.load_state_dict(parts["normal"])
+            denoiser.network.load_state_dict(parts["denoiser"])
+        except (DataError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise saving.unreadable(folder, error) from error
+        posterior.normal_, posterior.denoiser_ = normal.eval(), denoiser.eval()
+        posterior.support_, posterior.gaps_, posterior.trace_ = support, gaps, trace
+        return posterior
+
+    def _networks(self, d: int, k: int, gaps: bool) -> tuple[ConditionalGaussian, NetworkDenoiser]:
+        """Return both networks, untrained."""
         width = arguments.whole("hidden_features", self.hidden_features, 1)
         depth = arguments.whole("num_blocks", self.num_blocks, 0)
-        normal = ConditionalGaussian(d, k, hidden_features=width)
-        network = ConditionalMLP(d, k, hidden_features=width, num_blocks=depth)
-        for part in (normal, network):
-            part.encoder.whitening.take(evidence)
+        normal = ConditionalGaussian(d, k, hidden_features=width, gaps=gaps)
+        network = ConditionalMLP(d, k, hidden_features=width, num_blocks=depth, gaps=gaps)
         return normal, NetworkDenoiser(network, Gaussian(Euclidean(d)))
 
-    def _plans(self) -> tuple[Plan, Plan]:
-        """Return how the normal law and the denoiser are trained."""
-        steps = arguments.whole("steps", self.steps, 1)
-        own = steps if self.normal_steps is None else self.normal_steps
+    def _plans(self, num: int) -> Plans:
+        """Return how the normal law and the denoiser are trained on that many simulations."""
         size = arguments.whole("batch_size", self.batch_size, 1)
         rate = arguments.positive("learning_rate", self.learning_rate)
-        counts = (arguments.whole("normal_steps", own, 1), steps)
+        steps = usual_steps(num) if self.steps is None else self.steps
+        own = steps if self.normal_steps is None else self.normal_steps
         first, second = (
-            Plan(steps=count, batch_size=size, learning_rate=rate, patience=0) for count in counts
+            Plan(steps=count, batch_size=size, learning_rate=rate, patience=0)
+            for count in (
+                arguments.whole("steps" if self.normal_steps is None else "normal_steps", own, 1),
+                arguments.whole("steps", steps, 1),
+            )
         )
-        return first, second
-
-    def _checked(self, theta: Tensor, evidence: Tensor) -> Support:
-        fits = theta.ndim == evidence.ndim == 2 and len(theta) == len(evidence) > 1
-        fits = fits and theta.shape[1] > 0 and evidence.shape[1] > 0
-        if not fits or not bool(theta.isfinite().all() & evidence.isfinite().all()):
-            raise DataError(
-                f"Expected finite parameters (N, d) and evidence (N, k) of N > 1 simulations, got "
-                f"{tuple(theta.shape)} and {tuple(evidence.shape)}. Leave out simulations with "
-                f"gaps, or learn the joint law with reversal.Model, which takes them."
-            )
-        support = Line.of(theta) if self.support is None else self.support
-        if support.length != theta.shape[1]:
-            raise DataError(
-                f"Expected {support.length} parameters, as the support has, got "
-                f"{theta.shape[1]}. Give the support one entry per parameter."
-            )
-        outside = int((~support.contains(theta)).sum())
-        if outside:
-            raise DataError(
-                f"Expected parameters inside the support, got {outside} rows of {len(theta)} that "
-                f"are not. Give the support of the prior that they were drawn from."
-            )
-        return support
+        hide = arguments.share("hide", self.hide)
+        seed = arguments.whole("seed", self.seed, 0, arguments.MOST_SEED)
+        return Plans(first, second, hide, seed)
 
     def _rows(self, evidence: Tensor) -> Tensor:
         """Return evidence as rows that fit the network."""
-        length = len(self._fitted().normal_.encoder.whitening.center)
+        length = len(self._fitted().gaps_)
         if evidence.ndim not in (1, 2) or evidence.shape[-1] != length:
             raise DataError(
                 f"Expected evidence of length {length}, ({length},) or (m, {length}), got "
                 f"{tuple(evidence.shape)}. Give the summaries that were fitted, in their order."
             )
-        if not bool(evidence.isfinite().all()):
+        rows = evidence.reshape(-1, length)
+        unknown = (rows.isnan().any(0) & ~self.gaps_).nonzero().flatten().tolist()
+        if unknown or bool(rows.isinf().any()):
             raise DataError(
-                "Expected finite evidence, got gaps or infinities. To leave entries out, learn the "
-                "joint law with reversal.Model."
+                f"Expected finite evidence, and gaps only where simulations had some, got "
+                f"infinities or gaps in entries {unknown}. Fit with `hide=0.5` to condition on any "
+                f"part of the evidence."
             )
-        return evidence.reshape(-1, length)
+        return rows
 
     def _fitted(self) -> Self:
         if not hasattr(self, "denoiser_"):
             raise NotFittedError(
-                "Expected a fitted posterior, got one that was never fitted. "
-                "Call `posterior.fit(theta, evidence)` first."
+                "Expected a fitted posterior, got one that was never fitted. Call "
+                "`posterior.fit(theta, evidence)` first, or `AmortizedPosterior.load(folder)`."
             )
         return self
 
 
-@final
-class _Simulations:
-    """Pairs to learn from: some say which weights are kept, half of the others serve a network.
-
-    What a normal law leaves of rows that it has learned from is too small: a denoiser of it would
-    be too sure. So each network learns from rows that the other has not seen.
-    """
-
-    def __init__(
-        self,
-        z: Tensor,
-        evidence: Tensor,
-        plans: tuple[Plan, Plan],
-        seed: int,
-        show: progress.Show | None,
-    ) -> None:
-        self.z, self.evidence, self.plans, self.seed, self.show = z, evidence, plans, seed, show
-        self.generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(z), generator=self.generator)
-        self.held, others = order.tensor_split([min(len(z) // 10, MOST_HELD_OUT)])
-        self.halves = others.tensor_split(2)
-
-    def learn(self, normal: ConditionalGaussian, denoiser: NetworkDenoiser) -> Trace:
-        """Train the normal law, then the denoiser of what it leaves."""
-        first, second = self.halves
-        self._train(
-            normal,
-            first,
-            self.plans[0],
-            lambda rows, _: -normal.log_prob(self.z[rows], self.evidence[rows]),
-        )
-        with torch.no_grad():
-            parts = zip(self.z.split(CHUNK), self.evidence.split(CHUNK), strict=True)
-            u = torch.cat([normal.to_unit(*part)[0] for part in parts])
-        objective = Regression()
-        return self._train(
-            denoiser,
-            second,
-            self.plans[1],
-            lambda rows, source: objective(
-                denoiser, u[rows], cond=self.evidence[rows], generator=source
-            ),
-        )
-
-    def _train(
-        self,
-        module: nn.Module,
-        rows: Tensor,
-        plan: Plan,
-        loss: Callable[[Tensor, torch.Generator], Tensor],
-    ) -> Trace:
-        """Train in place; ``loss`` takes some of the rows and a source of noise."""
-        return train(
-            module,
-            lambda index: loss(rows[index], self.generator),
-            len(rows),
-            plan,
-            self.generator,
-            (lambda: loss(self.held, torch.Generator().manual_seed(self.seed + 1)))
-            if len(self.held)
-            else None,
-            on_progress=self.show,
-        )
-
-
-def _tensor(values: Any) -> Tensor:
-    """Return what a caller gave as a tensor."""
-    return values if isinstance(values, Tensor) else torch.as_tensor(values)
+def usual_steps(num: int) -> int:
+    """Return how many steps suit a number of simulations, where none is asked for."""
+    return min(8000, max(1000, num // 5))

@@ -1,0 +1,5 @@
+"""Amortized inference: posteriors from simulations alone."""
+
+from reversal.amortized.posterior import AmortizedPosterior
+
+__all__ = ["AmortizedPosterior"]
