@@ -26,11 +26,11 @@ from reversal.errors import (
     SpaceError,
 )
 from reversal.grids import Grid
-from reversal.guidance import Classifier, ClassifierFree
+from reversal.guidance import Autoguidance, Classifier, ClassifierFree, GuidanceInterval
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import Implicit, Regression, ScoreMatching
+from reversal.objectives import ConditionDropout, Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -80,9 +80,10 @@ __all__ = [
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Implicit", "ScoreMatching",
+    "Regression", "ConditionDropout", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
-    "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
+    "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
+    "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",

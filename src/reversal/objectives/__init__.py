@@ -1,6 +1,7 @@
 """What training minimizes."""
 
+from reversal.objectives.dropout import ConditionDropout
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
-__all__ = ["Implicit", "Regression", "ScoreMatching", "implicit_rate"]
+__all__ = ["ConditionDropout", "Implicit", "Regression", "ScoreMatching", "implicit_rate"]
