@@ -15,7 +15,14 @@ from reversal.clocks import (
 from reversal.core import Capability, Estimate, Generator, JointEstimate, Kind
 from reversal.data.conditions import between, none_of, one_of
 from reversal.data.support import Box
-from reversal.denoisers import Empirical, Energy, Enumerated, GaussianData, NetworkDenoiser
+from reversal.denoisers import (
+    Empirical,
+    Energy,
+    Enumerated,
+    GaussianData,
+    GaussianMixture,
+    NetworkDenoiser,
+)
 from reversal.errors import (
     CapabilityError,
     CheckpointError,
@@ -76,7 +83,7 @@ __all__ = [
     "FromGenerator",
     "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "NetworkDenoiser",
+    "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",

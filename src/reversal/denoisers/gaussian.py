@@ -14,8 +14,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from reversal.clocks import AnyClock, spread, tensor
+from reversal.clocks import AnyClock
 from reversal.core import Denoiser, Estimate, Kind
+from reversal.denoisers.levels import levels
 from reversal.errors import SpaceError
 from reversal.processes.gaussian import Gaussian
 
@@ -82,12 +83,7 @@ class GaussianData(Denoiser):
         return law.log_prob(x_t)
 
     def _gain(self, x_t: Tensor, t: Any) -> tuple[Tensor, Tensor, Tensor]:
-        clock = tensor(t, len(x_t), x_t)
-        at = spread(self.process.space, clock)
-        levels = self.process.schedule.signal(at.double())
-        dropped = (at == 1) & (clock.ndim > 1)
-        signal = torch.where(dropped, 0.0, levels.alpha).to(x_t)
-        sigma = torch.where(dropped, 1.0, levels.sigma).to(x_t)
+        signal, sigma = levels(self.process, x_t, t)
         cross = self.covariance * signal[:, None, :]
         variance = signal[..., None] * cross + torch.diag_embed(sigma**2)
         return signal, variance, torch.linalg.solve(variance, cross.mT).mT
