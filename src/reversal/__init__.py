@@ -33,7 +33,19 @@ from reversal.errors import (
     SpaceError,
 )
 from reversal.grids import Grid
-from reversal.guidance import Autoguidance, Classifier, ClassifierFree, GuidanceInterval
+from reversal.guidance import (
+    DPS,
+    Autoguidance,
+    Classifier,
+    ClassifierFree,
+    GuidanceInterval,
+    LinearObservation,
+    MomentMatching,
+    Particles,
+    PiGDM,
+    Reconstruction,
+    TwistedSMC,
+)
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
@@ -59,7 +71,7 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
-from reversal.samplers import Ancestral, Euler, Heun, Multistep
+from reversal.samplers import Ancestral, Euler, Heun, Multistep, RePaint
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -88,8 +100,10 @@ __all__ = [
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
     "Regression", "ConditionDropout", "Implicit", "ScoreMatching",
-    "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
+    "Euler", "Ancestral", "Heun", "Multistep", "RePaint", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
+    "Reconstruction", "DPS", "PiGDM", "MomentMatching", "LinearObservation",
+    "TwistedSMC", "Particles",
     "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",

@@ -4,7 +4,7 @@ r"""Autoguidance: extrapolate from a weak model of the same law to a strong one.
 
 Where both err alike and the weak one more, w > 1 takes some of the strong one's error away; the law
 that is sampled is neither's. Source: Karras et al. (2024), "Guiding a diffusion model with a bad
-version of itself", arXiv 2406.02507, eq. (2).
+version of itself", arXiv 2406.02507.
 """
 
 from __future__ import annotations

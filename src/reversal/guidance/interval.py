@@ -2,7 +2,7 @@ r"""A guidance interval: one denoiser while low < t <= high, another elsewhere.
 
 Guidance at much noise narrows what is drawn, and at little noise it changes nothing any more: limit
 it to the times in between. Source: Kynkaanniemi et al. (2024), "Applying guidance in a limited
-interval improves sample and distribution quality in diffusion models", arXiv 2404.07724, eq. (6).
+interval improves sample and distribution quality in diffusion models", arXiv 2404.07724.
 """
 
 from __future__ import annotations

@@ -4,5 +4,6 @@ from reversal.samplers.ancestral import Ancestral
 from reversal.samplers.euler import Euler
 from reversal.samplers.heun import Heun
 from reversal.samplers.multistep import Multistep
+from reversal.samplers.repaint import RePaint
 
-__all__ = ["Ancestral", "Euler", "Heun", "Multistep"]
+__all__ = ["Ancestral", "Euler", "Heun", "Multistep", "RePaint"]
