@@ -21,7 +21,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 # A module imports only what stands before it; a folder counts as one module.
 LAYOUT = [
-    *("errors", "state", "noise", "grids", "generators", "estimates", "space", "questions", "core"),
+    *("errors", "state", "noise", "particles", "grids", "generators", "estimates", "space"),
+    *("questions", "core"),
     *("operators", "schedules", "times", "clocks", "one_site", "weightings", "spaces", "ode"),
     *("processes", "parametrizations", "denoisers", "objectives", "samplers", "guidance"),
     *("likelihood", "restrictions", "networks", "training", "data", "amortized", "datasets"),

@@ -34,7 +34,19 @@ from reversal.errors import (
     SpaceError,
 )
 from reversal.grids import Grid
-from reversal.guidance import Classifier, ClassifierFree
+from reversal.guidance import (
+    DPS,
+    Autoguidance,
+    Classifier,
+    ClassifierFree,
+    GuidanceInterval,
+    LinearObservation,
+    MomentMatching,
+    Particles,
+    PiGDM,
+    Reconstruction,
+    TwistedSMC,
+)
 from reversal.likelihood import (
     DormandPrince,
     Likelihood,
@@ -53,7 +65,13 @@ from reversal.likelihood import (
 )
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import ActionMatching, Implicit, Regression, ScoreMatching
+from reversal.objectives import (
+    ActionMatching,
+    ConditionDropout,
+    Implicit,
+    Regression,
+    ScoreMatching,
+)
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -91,6 +109,7 @@ from reversal.samplers import (
     Langevin,
     Multistep,
     PredictorCorrector,
+    RePaint,
     UniPC,
 )
 from reversal.schedules import (
@@ -133,15 +152,20 @@ __all__ = [
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
     "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
-    "Empirical", "GaussianData", "Enumerated", "Energy", "Action", "NetworkDenoiser",
-    "Rescheduled", "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity",
-    "Preconditioned", "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks",
-    "AnyClock", "OnGrid", "LowDiscrepancy", "LogNormalTimes", "Simple", "LikelihoodWeighting",
-    "KarrasWeighting", "MinSNR", "SigmoidWeighting", "LearnedWeighting", "Regression",
-    "Implicit", "ScoreMatching", "ActionMatching", "Euler", "Ancestral", "Heun", "Multistep",
-    "Grid", "ItemNoise", "GaussianMixture", "UniPC", "DEIS", "Adaptive", "PredictorCorrector",
-    "Langevin",
-    "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
+    "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "Action",
+    "NetworkDenoiser", "Rescheduled",
+    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
+    "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
+    "LowDiscrepancy", "OnGrid", "LogNormalTimes",
+    "Regression", "Implicit", "ScoreMatching", "ActionMatching", "ConditionDropout",
+    "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
+    "LearnedWeighting",
+    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
+    "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise",
+    "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
+    "LinearObservation", "Reconstruction", "DPS", "PiGDM", "MomentMatching",
+    "TwistedSMC", "Particles",
+    "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
     "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",
     "Levels", "DensityDecoder", "DiscretizedDecoder", "dequantized", "dequantized_bound",

@@ -105,7 +105,8 @@ class Empirical(Denoiser):
     def _estimate(self, path: Any, x_t: Tensor, t: Any, atoms: Tensor, weights: Tensor) -> Estimate:
         if path.conversion(Kind.POSTERIOR, Kind.SCORE):
             law = _mixture(path.space.num_values, atoms, weights)
-            return Estimate(path, x_t, t, Kind.POSTERIOR, law.log())
+            logits = torch.where(law > 0, torch.where(law > 0, law, 1.0).log(), -torch.inf)
+            return Estimate(path, x_t, t, Kind.POSTERIOR, logits)
         if path.conversion(Kind.CLEAN, Kind.VELOCITY):
             return Estimate(path, x_t, t, Kind.CLEAN, (weights @ atoms.flatten(1)).view_as(x_t))
         x, at, a = _pairs(x_t, t, atoms)

@@ -1,6 +1,15 @@
 """Guidance: a denoiser of a denoiser, so that it meets every sampler."""
 
+from reversal.guidance.autoguidance import Autoguidance
 from reversal.guidance.classifier import Classifier
 from reversal.guidance.classifier_free import ClassifierFree
+from reversal.guidance.evidence import DPS, MomentMatching, PiGDM
+from reversal.guidance.interval import GuidanceInterval
+from reversal.guidance.observation import LinearObservation
+from reversal.guidance.reconstruction import Reconstruction
+from reversal.guidance.twisted import Particles, TwistedSMC
 
-__all__ = ["Classifier", "ClassifierFree"]
+__all__ = [
+    "DPS", "Autoguidance", "Classifier", "ClassifierFree", "GuidanceInterval", "LinearObservation",
+    "MomentMatching", "Particles", "PiGDM", "Reconstruction", "TwistedSMC",
+]  # fmt: skip

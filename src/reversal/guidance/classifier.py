@@ -17,14 +17,12 @@ from torch import Tensor
 
 from reversal import state
 from reversal.clocks import tensor
-from reversal.core import Denoiser, Estimate, JointEstimate, Kind
-from reversal.errors import CapabilityError
-from reversal.grids import Tick
-from reversal.guidance.classifier_free import precise
+from reversal.core import Denoiser, Estimate, JointEstimate
+from reversal.guidance.tilted import Look, Tilted, repeated, shifted, weighed
 
 
 @final
-class Classifier(Denoiser):
+class Classifier(Tilted):
     """A denoiser of a denoiser, tilted by the log-probability of evidence at the noisy state.
 
     Args:
@@ -51,11 +49,22 @@ class Classifier(Denoiser):
 
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """Tilt the inner estimate, factor by factor."""
-        estimate = self.denoiser(x_t, t, cond)
-        n, like = state.batch_size(x_t), state.like(x_t)
-        clock = state.map(lambda at: tensor(at, n, like), t)
+        return self._tilted(self.denoiser(x_t, t, cond), x_t, _clock(x_t, t))
+
+    def look(self, x_t: Any, t: Any, cond: Any = None) -> Look:
+        """The inner estimate, the tilted one and the classifier's log-probability."""
+        free, clock = self.denoiser(x_t, t, cond), _clock(x_t, t)
+        return Look(free, self._tilted(free, x_t, clock), self.log_prob(x_t, clock))
+
+    def log_likelihood(self, x_0: Any) -> Tensor:
+        """The classifier's log-probability at t = 0."""
+        n, like = state.batch_size(x_0), state.like(x_0)
+        zero = like.new_zeros(n)
+        return self.log_prob(x_0, state.map(lambda _: zero, self.process.parts))
+
+    def _tilted(self, estimate: Any, x_t: Any, clock: Any) -> Any:
         if not isinstance(x_t, Mapping):
-            return self._tilt(estimate, lambda x, repeat: self.log_prob(x, _repeat(clock, repeat)))
+            return self._tilt(estimate, lambda x, times: self.log_prob(x, repeated(clock, times)))
         tilted = {
             name: self._tilt(part, self._with_factor(name, x_t, clock))
             for name, part in estimate.items()
@@ -63,34 +72,25 @@ class Classifier(Denoiser):
         return JointEstimate(tilted)
 
     def _with_factor(self, name: str, x_t: Any, clock: Any) -> Callable[[Tensor, int], Tensor]:
-        def evaluate(x: Tensor, repeat: int) -> Tensor:
-            rest = {key: _repeat(part, repeat) for key, part in x_t.items()}
-            return self.log_prob(
-                {**rest, name: x}, state.map(lambda at: _repeat(at, repeat), clock)
-            )
+        def evaluate(x: Tensor, times: int) -> Tensor:
+            rest = {key: repeated(part, times) for key, part in x_t.items()}
+            at = state.map(lambda part: repeated(part, times), clock)
+            return self.log_prob({**rest, name: x}, at)
 
         return evaluate
 
     def _tilt(self, estimate: Estimate, evaluate: Callable[[Tensor, int], Tensor]) -> Estimate:
-        path, x = estimate.path, estimate.x_t
         if self.strength == 0:
             return estimate
-        if not path.space.is_real:
-            shift = self.strength * _ratios(path, x, evaluate)
-            return Estimate(path, x, estimate.t, Kind.SCORE, precise(estimate).score + shift)
-        if isinstance(estimate.t, Tick) and estimate.t.time == 1 and path.starts_singular:
-            return estimate
-        gradient = self.strength * _gradient(path.space, x, evaluate)
-        if estimate.kind is Kind.SCORE:
-            return Estimate(path, x, estimate.t, Kind.SCORE, estimate.value + gradient)
-        rule: Any = path.conversion(Kind.SCORE, estimate.kind)
-        if rule is None:
-            raise CapabilityError(
-                f"Expected a path with a score to guide, got {path}. Guide a Gaussian process, or "
-                f"train with the condition and use ClassifierFree."
-            )
-        shift = rule(gradient, torch.zeros_like(x), estimate.t)
-        return Estimate(path, x, estimate.t, estimate.kind, estimate.value + shift)
+        if not estimate.path.space.is_real:
+            return weighed(estimate, self.strength, evaluate)
+        gradient = _gradient(estimate.path.space, estimate.x_t, evaluate)
+        return shifted(estimate, self.strength * gradient)
+
+
+def _clock(x_t: Any, t: Any) -> Any:
+    n, like = state.batch_size(x_t), state.like(x_t)
+    return state.map(lambda at: tensor(at, n, like), t)
 
 
 def _gradient(space: Any, x: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -98,24 +98,3 @@ def _gradient(space: Any, x: Tensor, evaluate: Callable[[Tensor, int], Tensor]) 
     with torch.enable_grad():
         step = x.new_zeros((len(x), *space.tangent_shape)).requires_grad_()
         return torch.autograd.grad(evaluate(space.move(x, step), 1).sum(), step)[0]
-
-
-def _ratios(path: Any, x: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """log p(e | y) - log p(e | x) for every value y of every site, ``(B, *sites, N)``."""
-    n, num_states = len(x), path.noisy_space.num_states
-    flat = x.reshape(n, -1)
-    sites = flat.shape[1]
-    grid = flat[:, None, None].repeat(1, sites, num_states, 1)
-    each = torch.arange(sites, device=x.device)
-    grid[:, each, :, each] = torch.arange(num_states, device=x.device)
-    there = evaluate(grid.reshape(n * sites * num_states, *x.shape[1:]), sites * num_states)
-    here = evaluate(x, 1)
-    return (
-        (there.view(n, -1) - here[:, None])
-        .view(*x.shape, num_states)
-        .nan_to_num(nan=0.0, posinf=0.0, neginf=-torch.inf)
-    )
-
-
-def _repeat(part: Tensor, times: int) -> Tensor:
-    return part if times == 1 else part.repeat_interleave(times, 0)

@@ -1,7 +1,15 @@
 """What training minimizes."""
 
 from reversal.objectives.action import ActionMatching
+from reversal.objectives.dropout import ConditionDropout
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
-__all__ = ["ActionMatching", "Implicit", "Regression", "ScoreMatching", "implicit_rate"]
+__all__ = [
+    "ActionMatching",
+    "ConditionDropout",
+    "Implicit",
+    "Regression",
+    "ScoreMatching",
+    "implicit_rate",
+]

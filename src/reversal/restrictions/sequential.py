@@ -8,8 +8,7 @@ earlier ones, every other site marginalized out,
 
 and rows are resampled by their weights. The first factor of w is the same for all rows: one site
 alone needs no weights, and the least probable set goes first, for the weights of the others then
-vary least. Kong, Liu and Wong (1994) give the effective sample size (sum w)^2 / sum w^2; systematic
-resampling is that of Kitagawa (1996).
+vary least.
 
 Exact: the weights' expectation and each conditional draw, for an exact denoiser, up to the error of
 the flow (order 2 in its steps). Approximate: the law of the resampled rows, whose bias is of order
@@ -18,7 +17,6 @@ the flow (order 2 in its steps). Approximate: the law of the resampled rows, who
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -26,10 +24,10 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from reversal import noise
 from reversal.core import Denoiser
 from reversal.errors import DataError
 from reversal.noise import Randomness
+from reversal.particles import effective_size, resampled
 from reversal.restrictions.context import LARGEST_CALL, Context
 from reversal.restrictions.restriction import Restriction
 
@@ -130,25 +128,6 @@ def probability(
     return _evidence(total + order[-1].log_prob(context))
 
 
-def effective_size(log_weights: Tensor) -> float:
-    """Return (sum w)^2 / sum w^2, 0 where every weight is 0."""
-    if not len(log_weights) or float(log_weights.max()) == -math.inf:
-        return 0.0
-    return math.exp(2 * float(log_weights.logsumexp(0)) - float((2 * log_weights).logsumexp(0)))
-
-
-def resampled(log_weights: Tensor, n: int, generator: Randomness = None) -> Tensor:
-    """Return n indices in random order, each in proportion to its weight, by one uniform number.
-
-    Equal weights of n draws keep every draw once. Source: Kitagawa (1996), appendix.
-    """
-    edges = log_weights.softmax(0).cumsum(0)
-    u = noise.uniform((1,), log_weights, generator)
-    levels = (torch.arange(n, dtype=torch.float64, device=edges.device) + u) / max(n, 1)
-    index = torch.searchsorted(edges / edges[-1], levels, right=True).clamp(max=len(edges) - 1)
-    return index[noise.uniform((n,), log_weights, generator).argsort()]
-
-
 def sweep(
     context: Context, order: Sequence[Restriction], generator: Randomness
 ) -> tuple[Context, Tensor]:
@@ -176,7 +155,7 @@ def _evidence(log_weights: Tensor) -> Evidence:
     weights, n = log_weights.exp(), len(log_weights)
     mean, spread = float(weights.mean()), float(weights.std()) / n**0.5 if n > 1 else 0.0
     spread = spread if spread > ROUNDING * mean else 0.0
-    return Evidence(mean, spread, n, effective_size(log_weights))
+    return Evidence(mean, spread, n, float(effective_size(log_weights)))
 
 
 def _refuse_impossible(prob: float) -> None:

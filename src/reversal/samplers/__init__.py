@@ -8,9 +8,10 @@ from reversal.samplers.euler import Euler
 from reversal.samplers.heun import Heun
 from reversal.samplers.langevin import Langevin
 from reversal.samplers.multistep import Multistep
+from reversal.samplers.repaint import RePaint
 from reversal.samplers.unipc import UniPC
 
 __all__ = [
     "DEIS", "Adaptive", "Ancestral", "Euler", "Heun", "Langevin", "Multistep", "PredictorCorrector",
-    "UniPC",
+    "RePaint", "UniPC",
 ]  # fmt: skip
