@@ -30,7 +30,7 @@ from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import Implicit, Regression, ScoreMatching
+from reversal.objectives import Explicit, Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -80,7 +80,7 @@ __all__ = [
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Implicit", "ScoreMatching",
+    "Regression", "Implicit", "Explicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",

@@ -1,6 +1,9 @@
 """What training minimizes."""
 
+from reversal.objectives.explicit import Explicit, explicit_rate
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
-__all__ = ["Implicit", "Regression", "ScoreMatching", "implicit_rate"]
+__all__ = [
+    "Explicit", "Implicit", "Regression", "ScoreMatching", "explicit_rate", "implicit_rate",
+]  # fmt: skip
