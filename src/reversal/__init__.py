@@ -68,6 +68,7 @@ from reversal.noise import ItemNoise
 from reversal.objectives import (
     ActionMatching,
     ConditionDropout,
+    Explicit,
     Implicit,
     Regression,
     ScoreMatching,
@@ -157,7 +158,8 @@ __all__ = [
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "LowDiscrepancy", "OnGrid", "LogNormalTimes",
-    "Regression", "Implicit", "ScoreMatching", "ActionMatching", "ConditionDropout",
+    "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",
+    "ConditionDropout",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",

@@ -2,14 +2,11 @@
 
 from reversal.objectives.action import ActionMatching
 from reversal.objectives.dropout import ConditionDropout
+from reversal.objectives.explicit import Explicit, explicit_rate
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
 
 __all__ = [
-    "ActionMatching",
-    "ConditionDropout",
-    "Implicit",
-    "Regression",
-    "ScoreMatching",
-    "implicit_rate",
-]
+    "ActionMatching", "ConditionDropout", "Explicit", "Implicit", "Regression", "ScoreMatching",
+    "explicit_rate", "implicit_rate",
+]  # fmt: skip

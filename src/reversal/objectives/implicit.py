@@ -7,8 +7,10 @@ r"""Implicit score matching: the score of the marginals from draws of x_t alone.
 on real spaces and on jumps, with :math:`s_x(y)` the log-ratio that the denoiser gives at y for the
 jump back to x; their sum over the factors of a product. J differs from denoising score matching by
 what does not depend on the score, and its integral over t is the bound on -log p with constants
-kept. The jump term is a divergence for any positive ratios, coherent or not. Source: Hyvarinen
-(2005); Benton et al. (2024), section 4.2 and Theorem 2.
+kept. The jump term is a divergence for any positive ratios, coherent or not. With random probes in
+place of the trace it is sliced score matching, with the quadratic term in full (their form of
+reduced variance). Source: Hyvarinen (2005); Song et al. (2019), sliced score matching; Benton et
+al. (2024), section 4.2 and Theorem 2.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ import torch
 from torch import Tensor
 
 from reversal import state
-from reversal.core import Capability, Denoiser, Generator, JumpSpace, Objective, Process
+from reversal.core import Denoiser, Generator, JumpSpace, Objective, Process
 from reversal.denoisers.energy import Energy
-from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
+from reversal.objectives.noised import noised
 from reversal.operators import Neighbors, Tangent, Traces
 from reversal.operators.derivatives import inner
 from reversal.state import State, Tree
@@ -74,27 +76,10 @@ class Implicit(Objective):
             ClockError: if the clock law of the denoiser is not shared, or entries are missing.
             CapabilityError: if the path has no generator, or the estimate no score.
         """
-        process, n = denoiser.process, state.batch_size(x_0)
-        if Capability.GENERATOR not in process.provides or x_1 is not None:
-            raise CapabilityError(
-                f"Expected a process with a generator, and no x_1, got {process}. Use Regression()."
-            )
-        clock = denoiser.clocks.sample(process.space, n, state.like(x_0), generator)
-        apart = not isinstance(clock.time, Tensor) or clock.time.ndim > 1
-        if observed is not None or apart or clock.running is not None:
-            raise ClockError(
-                "Expected one time per item and no gaps for an implicit loss, got others. "
-                "Use SharedClock() and whole rows."
-            )
-        x_t = process.kernel(x_0, clock.time).sample(generator)
-        loss = implicit_rate(
-            process,
-            clock.time,
-            lambda y: denoiser(y, clock.time, cond).score,
-            x_t,
-            replace(self.traces, generator=generator),
-        )
-        return loss if self.weight is None else self.weight(clock.time) * loss
+        t, x_t = noised(denoiser, x_0, observed, x_1, generator)
+        traces = replace(self.traces, generator=generator)
+        loss = implicit_rate(denoiser.process, t, lambda y: denoiser(y, t, cond).score, x_t, traces)
+        return loss if self.weight is None else self.weight(t) * loss
 
 
 @final

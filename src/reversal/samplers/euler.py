@@ -35,7 +35,9 @@ class Euler(Sampler):
     Args:
         churn: c >= 0 of the reversal K_c: 0 is the probability-flow ODE, 1 the reversal itself.
 
-    A step that ends at 0, or starts where the rates are infinite, takes the bridge instead.
+    A step that ends at 0, or starts where the rates are infinite, takes the bridge instead. Early
+    steps of uniform noise jump at other rates than the exact reversal's however many there are, but
+    between states that are noise alike: the paths differ, the law does not (decision 003).
     Source: Song et al. (2021), eq. (30) and (40); Campbell et al. (2022), section 4.1; De Bortoli
     et al. (2022), Algorithm 1.
     """
