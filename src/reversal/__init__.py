@@ -53,7 +53,7 @@ from reversal.likelihood import (
 )
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import ItemNoise
-from reversal.objectives import Implicit, Regression, ScoreMatching
+from reversal.objectives import Implicit, Regression, ScoreMatching, StepBound
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
@@ -75,6 +75,7 @@ from reversal.processes import (
     Paired,
     Uniform,
 )
+from reversal.processes.betas import Betas
 from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
 from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
 from reversal.samplers import Ancestral, Euler, Heun, Multistep
@@ -99,13 +100,13 @@ __all__ = [
     "Euclidean", "Categorical", "Counts", "Torus", "SO3", "Simplex", "Product",
     "Gaussian", "Mask", "Uniform", "Brownian", "Independent", "Interpolant", "Paired", "Chain",
     "FromGenerator",
-    "VariancePreserving", "Cosine", "VarianceExploding", "Rectified",
+    "VariancePreserving", "Cosine", "VarianceExploding", "Rectified", "Betas",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "NetworkDenoiser",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
-    "Regression", "Implicit", "ScoreMatching",
+    "Regression", "Implicit", "ScoreMatching", "StepBound",
     "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",

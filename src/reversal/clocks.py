@@ -63,7 +63,7 @@ class LowDiscrepancy(Times):
 @final
 @dataclass(frozen=True)
 class OnGrid(Times):
-    """The times k/T for k = 1 .. T, alike: what a ``Chain`` is trained on."""
+    """The times k/T for k = 1 .. T, alike: what a chain is trained and by default stepped on."""
 
     steps: int
 
@@ -118,7 +118,9 @@ class SharedClock(ClockLaw):
             )
 
     def grid(self, path: Path, steps: int) -> Grid:
-        """The path's own grid; on a product the mean of the factors' grids."""
+        """The path's own grid; on a product the mean of the factors' grids; of ``OnGrid`` times."""
+        if isinstance(self.times, OnGrid):
+            return Grid.respaced(self.times.steps, steps)
         own = path.grid(steps)
         return Grid.mean(list(own.values())) if isinstance(own, Mapping) else own
 
