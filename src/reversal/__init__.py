@@ -72,6 +72,7 @@ from reversal.objectives import (
     Implicit,
     Regression,
     ScoreMatching,
+    StepBound,
 )
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
@@ -99,6 +100,7 @@ from reversal.processes import (
     Uniform,
     Unpaired,
 )
+from reversal.processes.betas import Betas
 from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
 from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
 from reversal.samplers import (
@@ -151,7 +153,7 @@ __all__ = [
     "Paired", "Unpaired", "OptimalTransport", "Samples", "NormalPrior", "Chain",
     "FromGenerator",
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
-    "Karras", "SubVariancePreserving", "Rectified", "Signals", "Shortened",
+    "Karras", "SubVariancePreserving", "Rectified", "Betas", "Signals", "Shortened",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "Action",
     "NetworkDenoiser", "Rescheduled",
@@ -159,7 +161,7 @@ __all__ = [
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "LowDiscrepancy", "OnGrid", "LogNormalTimes",
     "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",
-    "ConditionDropout",
+    "ConditionDropout", "StepBound",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",

@@ -21,7 +21,7 @@ from reversal.errors import ClockError
 from reversal.grids import Grid, Tick
 from reversal.noise import Randomness
 from reversal.questions import Question
-from reversal.times import LowDiscrepancy, Times
+from reversal.times import LowDiscrepancy, OnGrid, Times
 
 
 class Clock(NamedTuple):
@@ -72,7 +72,9 @@ class SharedClock(ClockLaw):
             )
 
     def grid(self, path: Path, steps: int) -> Grid:
-        """The path's own grid; on a product the mean of the factors' grids."""
+        """The path's own grid; on a product the mean of the factors' grids; of ``OnGrid`` times."""
+        if isinstance(self.times, OnGrid):
+            return Grid.respaced(self.times.steps, steps)
         own = path.grid(steps)
         return Grid.mean(list(own.values())) if isinstance(own, Mapping) else own
 

@@ -61,6 +61,12 @@ class Grid:
         return cls(stop + (start - stop) * u**exponent)
 
     @classmethod
+    def respaced(cls, total: int, steps: int) -> Grid:
+        """At most ``steps`` steps among the times k/total, as equal as can be."""
+        steps = min(max(steps, 1), total)
+        return cls(torch.linspace(total, 0, steps + 1, dtype=torch.float64).round() / total)
+
+    @classmethod
     def mean(cls, grids: list[Grid]) -> Grid:
         """The mean of several grids of one length: the common clock of a product."""
         return cls(torch.stack([grid.times for grid in grids]).mean(0))

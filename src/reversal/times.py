@@ -49,7 +49,7 @@ class LowDiscrepancy(Times):
 @final
 @dataclass(frozen=True)
 class OnGrid(Times):
-    """The times k/T for k = 1 .. T, alike: what a ``Chain`` is trained on."""
+    """The times k/T for k = 1 .. T, alike: what a chain is trained and by default stepped on."""
 
     steps: int
 

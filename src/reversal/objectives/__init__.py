@@ -5,8 +5,9 @@ from reversal.objectives.dropout import ConditionDropout
 from reversal.objectives.explicit import Explicit, explicit_rate
 from reversal.objectives.implicit import Implicit, ScoreMatching, implicit_rate
 from reversal.objectives.regression import Regression
+from reversal.objectives.step_bound import StepBound
 
 __all__ = [
     "ActionMatching", "ConditionDropout", "Explicit", "Implicit", "Regression", "ScoreMatching",
-    "explicit_rate", "implicit_rate",
+    "StepBound",    "explicit_rate", "implicit_rate",
 ]  # fmt: skip

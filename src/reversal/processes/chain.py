@@ -115,10 +115,7 @@ class Chain(Path):
 
     def grid(self, steps: int) -> Grid:
         """At most T steps among the times k/T, as equal as can be."""
-        if not 1 <= steps <= self.num_steps:
-            steps = min(max(steps, 1), self.num_steps)
-        rows = torch.linspace(self.num_steps, 0, steps + 1, dtype=torch.float64).round()
-        return Grid(rows / self.num_steps)
+        return Grid.respaced(self.num_steps, steps)
 
     def _row(self, t: Any) -> Tensor:
         scaled = torch.as_tensor(float(t) if isinstance(t, Tick) else t).double() * self.num_steps

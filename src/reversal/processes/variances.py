@@ -14,6 +14,7 @@ the step before, from higher noise. Source: Ho et al. (2020), section 3.2; Nicho
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from reversal.clocks import tensor
 from reversal.errors import CapabilityError, SpaceError
 from reversal.grids import evaluate
 from reversal.processes.gaussian import Gaussian, NormalKernel
@@ -114,6 +116,7 @@ class _Logs(NamedTuple):
 @dataclass(frozen=True)
 class _LogsOf:
     schedule: Any
+    ends: bool
 
     def __call__(self, t: Tensor, s: Tensor) -> _Logs:
         step = self.schedule.step(t, s)
@@ -121,6 +124,8 @@ class _LogsOf:
         square_t = step.alpha_t**2 + step.sigma_t**2
         square_s = step.alpha_s**2 + step.sigma_s**2
         large = step.sigma_t**2 * step.fraction * square_s / square_t
+        if not self.ends:
+            large = torch.where(step.sigma_s == 0, 0.0, large)
         return _Logs(small.clamp_min(_LEAST).log(), large.clamp_min(_LEAST).log())
 
 
@@ -144,8 +149,8 @@ def step_law(
         estimate: what a denoiser says at (x_t, t).
         variance: of Gaussian noise; None is the bridge's own.
         cond: handed to a learned variance.
-        after: given where s = 0: the time before t on the grid, whose step gives the smaller
-            variance.
+        after: given where s = 0 and the law is to have a density: the time before t on the grid,
+            whose step gives the smaller variance. Without it a step to 0 adds no noise.
 
     Raises:
         CapabilityError: for a variance on a path without Gaussian noise.
@@ -157,14 +162,18 @@ def step_law(
         raise CapabilityError(
             f"Expected Gaussian noise to choose the variance of, got {path}. Leave variance=None."
         )
-    logs, share = _logs(path, t, s), variance.share
+    logs, share = _logs(path, t, s, after is not None), variance.share
     if after is not None:
-        logs, share = logs._replace(small=_logs(path, after, t).small), variance.last_share
-    nu = share(x_t, t, cond)
-    log_variance = nu * torch.as_tensor(logs.large) + (1 - nu) * torch.as_tensor(logs.small)
-    return NormalKernel(law.mean, (log_variance / 2).exp().to(x_t))
+        logs, share = logs._replace(small=_logs(path, after, t, True).small), variance.last_share
+    nu = share(x_t, tensor(t, len(x_t), x_t).to(x_t.dtype), cond)
+    log_std = (nu * logs.large + (1 - nu) * logs.small) / 2
+    return NormalKernel(law.mean, _std(log_std, x_t))
 
 
-def _logs(path: Gaussian, t: Any, s: Any) -> Any:
+def _std(log_std: Any, like: Tensor) -> Any:
+    return log_std.exp().to(like) if isinstance(log_std, Tensor) else math.exp(log_std)
+
+
+def _logs(path: Gaussian, t: Any, s: Any, ends: bool) -> Any:
     t, s = path.space.align(t), path.space.align(s)
-    return evaluate(_LogsOf(path.schedule), t, s, dtype=torch.float64)
+    return evaluate(_LogsOf(path.schedule, ends), t, s, dtype=torch.float64)

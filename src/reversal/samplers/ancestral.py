@@ -16,6 +16,8 @@ from torch import Tensor
 from reversal.core import Capability, Path
 from reversal.errors import CapabilityError
 from reversal.noise import Randomness
+from reversal.processes.gaussian import Gaussian
+from reversal.processes.variances import StepVariance, step_law
 from reversal.samplers.needs import require
 from reversal.samplers.one_call import OneCall
 
@@ -27,15 +29,23 @@ class Ancestral(OneCall):
 
     Args:
         eta: in [0, 1], the share of the bridge's noise, on real spaces; elsewhere it is 1.
+        variance: of the steps under Gaussian noise, where it is not the bridge's: DDPM's two are
+            ``SmallVariance()``, which is the bridge's, and ``LargeVariance()``; a
+            ``LearnedVariance`` is asked at every step. A step to 0 adds no noise.
 
     Source: Ho et al. (2020), eq. (7); Song, Meng and Ermon (2021), eq. (12); Austin et al. (2021).
     """
 
     eta: float = 1.0
+    variance: StepVariance | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise CapabilityError(f"Expected eta in [0, 1], got {self.eta}. 1 is DDPM, 0 is DDIM.")
+        if self.variance is not None and self.eta != 1:
+            raise CapabilityError(
+                f"Expected eta=1 where a variance is chosen, got {self.eta}. Choose one of them."
+            )
 
     def check(self, path: Path) -> None:
         """A bridge, and a real space where eta is not 1."""
@@ -45,6 +55,10 @@ class Ancestral(OneCall):
             {Capability.BRIDGE},
             "Use Euler(churn=0) or Heun(), which follow a velocity.",
         )
+        if self.variance is not None and path.space.is_real and not isinstance(path, Gaussian):
+            raise CapabilityError(
+                f"Expected Gaussian noise to choose the variance of, got {path}. Use Ancestral()."
+            )
         if self.eta != 1 and not path.space.is_real:
             raise CapabilityError(
                 f"Expected a real space for eta={self.eta}, got {path}, whose jumps have no noise "
@@ -52,7 +66,16 @@ class Ancestral(OneCall):
             )
 
     def move(
-        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
+        self,
+        generator: Randomness,
+        cond: Any,
+        path: Any,
+        x_t: Tensor,
+        t: Any,
+        s: Any,
+        estimate: Any,
     ) -> Tensor:
         """Draw the factor from its bridge."""
+        if self.variance is not None:
+            return step_law(path, x_t, t, s, estimate, self.variance, cond).sample(generator)
         return path.ancestor(x_t, t, s, estimate, self.eta).sample(generator)

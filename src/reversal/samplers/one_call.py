@@ -19,7 +19,14 @@ class OneCall(Sampler):
 
     @abstractmethod
     def move(
-        self, generator: Randomness, path: Any, x_t: Tensor, t: Any, s: Any, estimate: Any
+        self,
+        generator: Randomness,
+        cond: Any,
+        path: Any,
+        x_t: Tensor,
+        t: Any,
+        s: Any,
+        estimate: Any,
     ) -> Tensor:
         """Move one factor from t to s."""
 
@@ -35,5 +42,5 @@ class OneCall(Sampler):
         generator: Randomness,
     ) -> Any:
         estimate = denoiser(x_t, t, cond)
-        move = partial(self.move, generator)
+        move = partial(self.move, generator, cond)
         return state.map(move, denoiser.process.parts, x_t, t, s, estimate)
