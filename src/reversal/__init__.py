@@ -44,6 +44,7 @@ from reversal.guidance import (
     Particles,
     PiGDM,
     Reconstruction,
+    Together,
     TwistedSMC,
 )
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
@@ -102,7 +103,7 @@ __all__ = [
     "Regression", "ConditionDropout", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "RePaint", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
-    "Reconstruction", "DPS", "PiGDM", "MomentMatching", "LinearObservation",
+    "Reconstruction", "DPS", "PiGDM", "MomentMatching", "Together", "LinearObservation",
     "TwistedSMC", "Particles",
     "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
