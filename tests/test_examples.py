@@ -29,12 +29,15 @@ def test_the_example_holds(script: Path, tmp_path: Path) -> None:
     }
     command = [sys.executable, "-W", "error::RuntimeWarning", str(script)]
     out = tmp_path / "pictures"
-    command += ["--out", str(out)]
+    draws = '"--out"' in script.read_text("utf-8")
+    if draws:
+        command += ["--out", str(out)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    picture = f"{script.stem.replace('_', '-')}.png"
-    assert (out / picture).read_bytes().startswith(b"\x89PNG")
-    assert (ROOT / "docs" / "pictures" / picture).stat().st_size < 62_000
+    if draws:
+        picture = f"{script.stem.replace('_', '-')}.png"
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / "docs" / "pictures" / picture).stat().st_size < 64_000
 
 
 def process_lines(source: str) -> list[str]:

@@ -45,6 +45,7 @@ from reversal.guidance import (
     Particles,
     PiGDM,
     Reconstruction,
+    Together,
     TwistedSMC,
 )
 from reversal.likelihood import (
@@ -167,7 +168,7 @@ __all__ = [
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
     "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
-    "LinearObservation", "Reconstruction", "DPS", "PiGDM", "MomentMatching",
+    "Reconstruction", "DPS", "PiGDM", "MomentMatching", "Together", "LinearObservation",
     "TwistedSMC", "Particles",
     "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",

@@ -119,13 +119,28 @@ def test_conjugate_gradients_solve_every_row_on_its_own():
     def solve(pick: Any, iterations: int) -> Tensor:
         chosen = matrices[pick]
         product = lambda w: (chosen @ w[..., None]).squeeze(-1)  # noqa: E731
-        return conjugate_gradients(product, b[pick], iterations)
+        return conjugate_gradients(product, b[pick], iterations)[0]
 
     together = solve(slice(None), 40)
     torch.testing.assert_close(together, torch.linalg.solve(matrices, b), atol=1e-9, rtol=1e-7)
     for row in range(rows):
         alone = solve(slice(row, row + 1), 3)
         torch.testing.assert_close(alone, solve(slice(None), 3)[row : row + 1], atol=0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_a_jacobian_that_is_no_covariance_moves_nobody_further_than_what_is_missing(iterations):
+    """Networks have such Jacobians; here one that turns, and one that is negative."""
+    process = rv.Gaussian(rv.Euclidean(3), rv.Cosine())
+    turn = torch.tensor([[0.0, 2.0, 0.0], [-2.0, 0.0, 1.0], [0.5, 0.0, -3.0]], dtype=torch.float64)
+    for matrix in (turn, -torch.eye(3).double()):
+        free = rv.NetworkDenoiser(lambda x, t, cond, m=matrix: x @ m, process, rv.Clean())
+        seen = rv.LinearObservation(OPERATOR, SEEN, 0.01)
+        x_t, t = noised(free)
+        guided = rv.Reconstruction(free, rv.MomentMatching(seen, iterations))(x_t, t).clean
+        moved = (guided - free(x_t, t).clean) @ OPERATOR.mT
+        missing = SEEN - free(x_t, t).clean @ OPERATOR.mT
+        assert (moved.norm(dim=1) <= missing.norm(dim=1) * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("kind", [rv.MomentMatching, rv.PiGDM])
@@ -141,6 +156,22 @@ def test_known_sites_stand_still_and_the_others_are_guided_exactly(kind):
     x_t = torch.randn((2, 3), generator=seeded(7), dtype=torch.float64)
     ours, exact = rv.Reconstruction(free, evidence)(x_t, t), given(x_t, t)
     torch.testing.assert_close(ours.clean[:, :2], exact.clean[:, :2], atol=1e-9, rtol=1e-9)
+
+
+def test_two_observations_together_are_the_sum_and_exact_where_they_do_not_share_an_entry():
+    spread = torch.tensor([0.7, 1.3, 0.2], dtype=torch.float64)
+    free = normal(rv.Cosine(), torch.diag(spread))
+    rows = torch.tensor([[2.0, 0.5, 0.0], [0.0, 0.0, 1.5]], dtype=torch.float64)
+    pieces = [
+        rv.LinearObservation(rows[k : k + 1], SEEN[k : k + 1], NOISE[k : k + 1]) for k in (0, 1)
+    ]
+    given, log_y = conditional(free, rows, SEEN, NOISE)
+    x_t, t = noised(free)
+    both = rv.Together(rv.MomentMatching(pieces[0]), rv.PiGDM(pieces[1], spread))
+    look = rv.Reconstruction(free, both).look(x_t, t)
+    torch.testing.assert_close(look.guided.clean, given(x_t, t).clean, atol=1e-9, rtol=1e-9)
+    exact = given.log_prob(x_t, t) + log_y - free.log_prob(x_t, t)
+    torch.testing.assert_close(look.log_evidence, exact, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("time", [0.1, 0.5, 0.9])
@@ -368,6 +399,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         rv.CapabilityError,
         r"DPS\(log_likelihood\)",
     ),
+    "nothing together": (lambda: rv.Together(), rv.CapabilityError, "at least one"),
     "no iteration": (lambda: rv.MomentMatching(SQUARE, 0), rv.CapabilityError, "iterations >= 1"),
     "a variance of zero": (lambda: rv.PiGDM(SQUARE, 0.0), rv.SpaceError, "numbers > 0"),
     "a likelihood that is one number": (

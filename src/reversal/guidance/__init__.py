@@ -3,7 +3,7 @@
 from reversal.guidance.autoguidance import Autoguidance
 from reversal.guidance.classifier import Classifier
 from reversal.guidance.classifier_free import ClassifierFree
-from reversal.guidance.evidence import DPS, MomentMatching, PiGDM
+from reversal.guidance.evidence import DPS, MomentMatching, PiGDM, Together
 from reversal.guidance.interval import GuidanceInterval
 from reversal.guidance.observation import LinearObservation
 from reversal.guidance.reconstruction import Reconstruction
@@ -11,5 +11,5 @@ from reversal.guidance.twisted import Particles, TwistedSMC
 
 __all__ = [
     "DPS", "Autoguidance", "Classifier", "ClassifierFree", "GuidanceInterval", "LinearObservation",
-    "MomentMatching", "Particles", "PiGDM", "Reconstruction", "TwistedSMC",
+    "MomentMatching", "Particles", "PiGDM", "Reconstruction", "Together", "TwistedSMC",
 ]  # fmt: skip

@@ -30,6 +30,8 @@ from reversal.errors import CapabilityError, SpaceError
 from reversal.guidance.observation import LinearObservation, seen_part
 from reversal.processes.gaussian import Gaussian
 
+SOUND = 0.999
+"""The least curvature of 1 + covariance that is taken for rounding."""
 _TINY = 1e-30
 
 
@@ -159,8 +161,10 @@ class MomentMatching(Evidence):
     :math:`Cov(x_0 | x_t) = \frac{\sigma_t^2}{\alpha_t} J` exactly, for an exact denoiser; products
     with it are vector-Jacobian products. With ``iterations`` >= m the m x m covariance is written
     out and the log-density has its determinant; else the determinant is left out, which changes no
-    gradient. Cost: one vector-Jacobian product per iteration. Source: Boys et al. (2023),
-    arXiv 2310.06721; Rozet et al. (2024), arXiv 2405.13712.
+    gradient. A trained network's J is no exact covariance, worst where there is much noise: its
+    directions of negative variance are left out, and an item is moved by at most what is missing,
+    |y - A x_0|, neither of which touches an exact one. Cost: one product per iteration. Source:
+    Boys et al. (2023), arXiv 2310.06721; Rozet et al. (2024), arXiv 2405.13712.
     """
 
     def __init__(self, observation: LinearObservation, iterations: int = 8) -> None:
@@ -196,20 +200,57 @@ class MomentMatching(Evidence):
 
         fixed = residual.detach()
         if self.iterations < self.observation.size:
-            solved, half = conjugate_gradients(product, fixed, self.iterations), 0.0
+            (solved, image), half = conjugate_gradients(product, fixed, self.iterations), 0.0
         else:
-            solved, half = _written_out(product, fixed)
+            solved, image, half = _written_out(product, fixed)
+        solved = solved * _bound(image - solved, fixed)
         value = self.observation.log_prob((fixed * solved).sum(-1)) - half
         return value.detach() + (solved * (fixed - residual)).sum(-1)
 
 
-def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """Solve M v = b for every row on its own, M symmetric and positive definite.
+@final
+class Together(Evidence):
+    """Several pieces of evidence that are independent given the data: their logarithms add up.
+
+    Args:
+        pieces: each carried to noisy states in its own way. That they are not independent given
+            x_t is left out, by every one of these approximations.
+    """
+
+    def __init__(self, *pieces: Evidence) -> None:
+        if not pieces or not all(isinstance(piece, Evidence) for piece in pieces):
+            raise CapabilityError(
+                f"Expected pieces of evidence such as DPS(log_likelihood), got {pieces!r}. "
+                f"Give at least one."
+            )
+        self.pieces = pieces
+
+    def check(self, path: Any) -> None:
+        """What every piece needs."""
+        for piece in self.pieces:
+            piece.check(path)
+
+    def log_likelihood(self, x_0: Any) -> Tensor:
+        """The sum of the pieces'."""
+        return torch.stack([piece.log_likelihood(x_0) for piece in self.pieces]).sum(0)
+
+    def log_prob(self, estimate: Any) -> Tensor:
+        """The sum of the pieces'."""
+        return torch.stack([piece.log_prob(estimate) for piece in self.pieces]).sum(0)
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Solve M v = b for every row on its own, M - 1 symmetric and not negative.
 
     Args:
         product: maps ``(B, m)`` to the rows M_i w_i.
         b: ``(B, m)``.
-        iterations: how many; a row that is solved, or whose M is not positive, stands still.
+        iterations: how many; a row that is solved, or whose M - 1 is negative, stands still.
+
+    Returns:
+        v and M v, ``(B, m)`` each.
     """
     v, r = torch.zeros_like(b), b
     p, rho = r, r.square().sum(-1, keepdim=True)
@@ -217,23 +258,33 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, iteratio
     for _ in range(iterations):
         image = product(p)
         curve = (p * image).sum(-1, keepdim=True)
-        goes = (rho > enough) & (curve > 0)
+        goes = (rho > enough) & (curve > SOUND * p.square().sum(-1, keepdim=True))
         length = torch.where(goes, rho / torch.where(goes, curve, 1.0), 0.0)
         v, r = v + length * p, r - length * image
         new = r.square().sum(-1, keepdim=True)
         p = torch.where(goes, r + new / rho.clamp_min(_TINY) * p, p)
         rho = torch.where(goes, new, rho)
-    return v
+    return v, b - r
 
 
-def _written_out(product: Callable[[Tensor], Tensor], b: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve by the matrix, column by column; return log det / 2 beside it."""
+def _written_out(product: Callable[[Tensor], Tensor], b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve by the matrix, column by column; return v, M v and log det / 2.
+
+    Directions in which M - 1 is negative, which is no covariance, are left out.
+    """
     eye = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
     matrix = torch.stack([product(column.expand_as(b)) for column in eye], -1)
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    kept = (vectors.mT @ b[..., None]).squeeze(-1) * (values > SOUND)
     values = values.clamp_min(1.0)
-    solved = (vectors @ ((vectors.mT @ b[..., None]) / values[..., None])).squeeze(-1)
-    return solved, values.log().sum(-1) / 2
+    solved = (vectors @ (kept / values)[..., None]).squeeze(-1)
+    return solved, (matrix @ solved[..., None]).squeeze(-1), values.log().sum(-1) / 2
+
+
+def _bound(push: Tensor, residual: Tensor) -> Tensor:
+    """How much of a push to take, ``(B, 1)``: no covariance moves A x_0 by more than is missing."""
+    missing, moved = (v.norm(dim=-1, keepdim=True) for v in (residual, push))
+    return torch.where(moved > missing, missing / moved.clamp_min(_TINY), 1.0)
 
 
 @final
