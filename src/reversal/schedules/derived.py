@@ -52,6 +52,10 @@ class Signals(SignalSchedule):
                 f"lambda t: (-torch.expm1(-4 * t)).sqrt())."
             )
 
+    def __repr__(self) -> str:
+        names = (getattr(f, "__name__", type(f).__name__) for f in (self.log_signal, self.noise))
+        return f"Signals({', '.join(names)})"
+
     def signal(self, t: Tensor) -> Signal:
         """All coefficients at t; what is infinite at an end is evaluated a float32 inside."""
         inside = t.clamp(FIRST, RUNNING_MAX)
