@@ -11,7 +11,7 @@ denoiser's own Jacobian J says (moment matching),
 
 so that a linear observation has the law :math:`N(y; A \hat x_0, S^2 + A V A^T)`. The gradient is
 taken with V held fixed. Exact where x_0 given x_t is that normal law: moment matching on normal
-data, PiGDM on normal data of covariance c; DPS nowhere but without noise.
+data, PiGDM on normal data of covariance c; DPS nowhere.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ class PiGDM(Evidence):
 
     def _dense(self, like: Tensor) -> Tensor:
         """A, whitened, ``(m, d)``."""
-        if self._matrix is None or self._matrix.dtype != like.dtype:
+        if self._matrix is None or (self._matrix.dtype, self._matrix.device) != (
+            like.dtype,
+            like.device,
+        ):
             event = like.shape[1:]
             eye = torch.eye(event.numel(), dtype=like.dtype, device=like.device)
             self._matrix = self.observation.apply(eye.view(-1, *event)).mT.detach()
