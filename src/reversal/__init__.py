@@ -37,7 +37,7 @@ from reversal.grids import Grid
 from reversal.guidance import Classifier, ClassifierFree
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
-from reversal.noise import ItemNoise
+from reversal.noise import BrownianPath, ItemNoise
 from reversal.objectives import Implicit, Regression, ScoreMatching
 from reversal.one_site import OneSite
 from reversal.parametrizations import (
@@ -100,7 +100,7 @@ __all__ = [
     "OnGrid", "LowDiscrepancy",
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
-    "PredictorCorrector", "Langevin", "Grid", "ItemNoise",
+    "PredictorCorrector", "Langevin", "Grid", "ItemNoise", "BrownianPath",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",

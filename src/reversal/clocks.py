@@ -19,7 +19,7 @@ from reversal import noise, state
 from reversal.core import Path, Space
 from reversal.errors import ClockError
 from reversal.grids import Grid, Tick
-from reversal.noise import BatchShare, ItemNoise, Randomness
+from reversal.noise import BatchShare, BrownianPath, ItemNoise, Randomness
 from reversal.questions import Question
 
 
@@ -43,7 +43,7 @@ class Times(ABC):
 class LowDiscrepancy(Times):
     r"""One uniform number, spread: :math:`t_{\pi(i)} = (u + i/n) \bmod 1`.
 
-    Under ``ItemNoise`` the times are independent.
+    Under ``ItemNoise`` or ``BrownianPath`` the times are independent.
 
     Source: Kingma et al. (2021), appendix I.1.
     """
@@ -54,7 +54,7 @@ class LowDiscrepancy(Times):
             (total,) = generator.wide((n,))
             return self.sample(total, like, generator.whole)[generator.rows]
         u = noise.uniform((n,), like, generator)
-        if isinstance(generator, ItemNoise) or n == 0:
+        if isinstance(generator, ItemNoise | BrownianPath) or n == 0:
             return u
         order = noise.uniform((n,), like, generator).argsort()
         return (u[:1] + order.to(u) / n) % 1
