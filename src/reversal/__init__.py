@@ -65,7 +65,7 @@ from reversal.likelihood import (
     sample_with_log_prob,
 )
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
-from reversal.noise import ItemNoise
+from reversal.noise import BrownianPath, ItemNoise
 from reversal.objectives import (
     ActionMatching,
     ConditionDropout,
@@ -166,7 +166,7 @@ __all__ = [
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
-    "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise",
+    "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise", "BrownianPath",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
     "Reconstruction", "DPS", "PiGDM", "MomentMatching", "Together", "LinearObservation",
     "TwistedSMC", "Particles",

@@ -29,7 +29,7 @@ from reversal import state
 from reversal.estimates import Estimate, JointEstimate, Kind
 from reversal.generators import DenseJumps, Generator, Jumps, Leap
 from reversal.grids import Time
-from reversal.noise import Randomness
+from reversal.noise import Randomness, over
 from reversal.questions import ask, check_counts
 from reversal.space import JumpSpace, Space
 from reversal.state import State, Tree
@@ -231,7 +231,7 @@ class Sampler(ABC):
         generator: Randomness = None,
     ) -> Any:
         """Move from t to s and hold the stopped sites: ``stop`` is ``sites`` or ``(B, *sites)``."""
-        x_s = self.advance(denoiser, x_t, t, s, cond, stop, generator)
+        x_s = self.advance(denoiser, x_t, t, s, cond, stop, over(generator, t, s))
         if stop is None:
             return x_s
         parts = denoiser.process.space.parts
@@ -260,7 +260,7 @@ class Sampler(ABC):
             steps: the number of steps of the default grid.
             given: known values, see ``questions.ask``; bit-identical in the result.
             cond: handed to the denoiser.
-            generator: a ``torch.Generator`` or an ``ItemNoise``.
+            generator: a ``torch.Generator``, an ``ItemNoise`` or a ``BrownianPath``.
             grid: a ``Grid``, or one per factor; the clock law's own if None.
             x_1: the states to start from; prior draws if None.
             dropped: the sites to marginalize out; their values in the result mean nothing.

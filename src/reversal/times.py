@@ -12,7 +12,7 @@ from torch import Tensor
 from reversal import noise
 from reversal.errors import ClockError
 from reversal.grids import RUNNING_MAX
-from reversal.noise import BatchShare, ItemNoise, Randomness
+from reversal.noise import BatchShare, BrownianPath, ItemNoise, Randomness
 from reversal.schedules import SignalSchedule
 
 
@@ -29,7 +29,7 @@ class Times(ABC):
 class LowDiscrepancy(Times):
     r"""One uniform number, spread: :math:`t_{\pi(i)} = (u + i/n) \bmod 1`.
 
-    Under ``ItemNoise`` the times are independent.
+    Under ``ItemNoise`` or ``BrownianPath`` the times are independent.
 
     Source: Kingma et al. (2021), appendix I.1.
     """
@@ -40,7 +40,7 @@ class LowDiscrepancy(Times):
             (total,) = generator.wide((n,))
             return self.sample(total, like, generator.whole)[generator.rows]
         u = noise.uniform((n,), like, generator)
-        if isinstance(generator, ItemNoise) or n == 0:
+        if isinstance(generator, ItemNoise | BrownianPath) or n == 0:
             return u
         order = noise.uniform((n,), like, generator).argsort()
         return (u[:1] + order.to(u) / n) % 1
