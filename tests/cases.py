@@ -81,4 +81,6 @@ SAMPLERS = [
     rv.Ancestral(),
     rv.Heun(),
     rv.Multistep(),
+    rv.UniPC(),
+    rv.DEIS(),
 ]

@@ -22,9 +22,20 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 # A module imports only what stands before it; a folder counts as one module.
 LAYOUT = [
     *("errors", "state", "noise", "grids", "generators", "estimates", "space", "questions", "core"),
-    *("operators", "clocks", "one_site", "schedules", "spaces", "ode", "processes", "parametrizations"),
-    *("denoisers", "objectives", "samplers", "guidance", "likelihood", "restrictions", "networks"),
-    *("training", "data", "amortized", "datasets", "metrics", "answers", "model", "testing"),
+    *("operators", "clocks", "one_site", "schedules", "spaces", "ode", "processes"),
+    *("parametrizations", "denoisers", "objectives", "samplers", "guidance", "likelihood"),
+    *(
+        "restrictions",
+        "networks",
+        "training",
+        "data",
+        "amortized",
+        "datasets",
+        "metrics",
+        "answers",
+        "model",
+        "testing",
+    ),
     *("report", "cli"),
 ]
 GATHERS = ("__init__", "__main__")

@@ -34,6 +34,8 @@ SAMPLERS = [
     rv.Ancestral(),
     rv.Heun(),
     rv.Multistep(),
+    rv.UniPC(),
+    rv.DEIS(),
 ]
 
 

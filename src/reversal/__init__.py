@@ -78,7 +78,17 @@ from reversal.processes import (
 from reversal.processes.betas import Betas
 from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
 from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
-from reversal.samplers import Ancestral, Euler, Heun, Multistep
+from reversal.samplers import (
+    DEIS,
+    Adaptive,
+    Ancestral,
+    Euler,
+    Heun,
+    Langevin,
+    Multistep,
+    PredictorCorrector,
+    UniPC,
+)
 from reversal.schedules import (
     Cosine,
     CosineSurvival,
@@ -107,7 +117,8 @@ __all__ = [
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "OnGrid", "LowDiscrepancy",
     "Regression", "Implicit", "ScoreMatching", "StepBound",
-    "Euler", "Ancestral", "Heun", "Multistep", "Grid", "ItemNoise",
+    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
+    "PredictorCorrector", "Langevin", "Grid", "ItemNoise",
     "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
     "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",

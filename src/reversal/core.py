@@ -200,6 +200,8 @@ class Objective(ABC):
 class Sampler(ABC):
     """A way to walk from t = 1 to t = 0; a subclass supplies one step and what it needs."""
 
+    own_steps: int | None = None  # how many a sampler takes that chooses its steps inside them
+
     @abstractmethod
     def check(self, path: Path) -> None:
         """Raise ``CapabilityError`` if the path lacks what a step needs."""
@@ -277,9 +279,9 @@ class Sampler(ABC):
             path.noisy_space.check(x_1, "x_1", n)
         question = ask(path.space, n, given, dropped, like)
         denoiser.clocks.refuse(path.space, question)
-        ticks = question.ticks(
-            path.space, denoiser.clocks.grid(path, steps) if grid is None else grid
-        )
+        if grid is None:
+            grid = denoiser.clocks.grid(path, self.own_steps or steps)
+        ticks = question.ticks(path.space, grid)
         first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
         x = question.start(path.space, first, x_1)
         walk = copy(self)

@@ -123,6 +123,17 @@ class Tick:
         offsets = tuple(tick.row - self.row for tick in later)
         return self.grid.table(function, offsets)[self.row]
 
+    def raised(self, later: Tick, rule: Callable[[Tensor], tuple[Tensor]]) -> tuple[Tick, ...]:
+        """The tick at time ``rule(self)``, not before this one; this tick; and ``later``."""
+        up = self.at(rule)[0]
+        if up <= self.time:
+            return self, self, later
+        tables, key = self.grid._tables, ("raised", rule, self.row, later.row)
+        if key not in tables:
+            tables[key] = [Grid(torch.tensor([up, self.time, later.time], dtype=torch.float64))]
+        hat, t, s = tables[key][0].ticks(self.pattern, self.running)
+        return hat, t, s
+
     def refined(self, later: Tick, theta: float) -> tuple[Tick, Tick, Tick]:
         """This tick, the node a share ``theta`` of the way down, and ``later``, on one grid."""
         fine = self.grid.refined(theta)
@@ -136,6 +147,25 @@ class Tick:
             return like.new_full((batch,), self.time)
         now = min(self.time, RUNNING_MAX)
         return torch.where(self.running, now, self.pattern.to(like))
+
+
+def time_at(signal: Callable[[Tensor], Any], log_ratio: Tensor) -> Tensor:
+    r"""Return the times in [0, 1] at which :math:`\log(\sigma/\alpha)` is ``log_ratio``.
+
+    By bisection to the last bits of float64: the ratio grows with t under every Gaussian schedule.
+    A ratio that is never reached gives the nearer end.
+
+    Args:
+        signal: maps times to coefficients with ``alpha`` and ``sigma``.
+        log_ratio: any shape.
+    """
+    low, high = torch.zeros_like(log_ratio), torch.ones_like(log_ratio)
+    for _ in range(60):
+        middle = (low + high) / 2
+        level = signal(middle)
+        is_late = level.sigma.log() - level.alpha.log() >= log_ratio
+        low, high = torch.where(is_late, low, middle), torch.where(is_late, middle, high)
+    return high
 
 
 Time = Tensor | Tick | Mapping[str, "Tensor | Tick"]

@@ -55,7 +55,7 @@ def integrate(
     rtol: float,
     atol: float,
     spaces: Any = None,
-    max_steps: int = 10_000,
+    max_steps: int = 2_000,
 ) -> Solution:
     """Follow dx/dt = velocity(x, t) in every row from its start to its stop.
 
@@ -81,7 +81,7 @@ def integrate(
     Cost: 6 calls a step and one more at the start, as many as the slowest row needs; each step
     waits for the device once.
     """
-    state.map(_require_chart, x if spaces is None else spaces)
+    state.map(require_chart, x if spaces is None else spaces)
     walk = _Walk(velocity, spaces, rtol, atol)
     return walk.run(x, start.double(), stop.double(), max_steps)
 
@@ -99,6 +99,7 @@ class _Walk:
             return Solution(x, calls, rejected)
         first = self._look(x, t)
         h = self._first_step(x, first, total)
+        self._refuse(running, h, total, t, torch.full_like(t, torch.nan))
         for _ in range(max_steps):
             last = (stop - t).abs() <= h.abs()
             h = torch.where(last, stop - t, h)
@@ -116,7 +117,7 @@ class _Walk:
         raise ConvergenceError(
             f"Expected an end after at most {max_steps} steps, but row "
             f"{int(running.int().argmax())} stands at t = {float(t[running][0]):g}. Loosen rtol "
-            f"and atol, or stop before the velocity blows up."
+            f"and atol, compute in float64, or stop before the velocity blows up."
         )
 
     def _look(self, x: Any, t: Tensor) -> Any:
@@ -204,7 +205,8 @@ def _sizes(x: Any, spaces: Any) -> Any:
     return state.map(size, x, spaces)
 
 
-def _require_chart(space: Any) -> None:
+def require_chart(space: Any) -> None:
+    """Raise ``CapabilityError`` unless a step can be carried out in a chart of the space."""
     if isinstance(space, Tensor | Euclidean | Torus | SO3 | None):
         return
     raise CapabilityError(

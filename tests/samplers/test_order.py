@@ -25,7 +25,7 @@ from torch import Tensor
 
 import reversal as rv
 from reversal.core import Kind
-from reversal.samplers.multistep import _leaned
+from reversal.samplers.leaning import Look, lean
 from tests.samplers import oracles
 from tests.samplers.oracles import Enumeration, seeded, slope, total_variation
 
@@ -180,8 +180,9 @@ def leaning(data: rv.GaussianData, joint: Tensor, r: Any, t: Any, s: Any, eta: f
     """One step of `Multistep` from rows (x_t, last clean estimate): the kernel, and d_t."""
     path, (x_t, last) = data.process, joint.split(2, -1)
     now = data(x_t, t)
-    past = rv.Estimate(path, x_t, r, Kind.CLEAN, last)
-    return path.ancestor(x_t, t, s, _leaned(path, r, t, s, past, now), eta), now.read(Kind.CLEAN)
+    base, past = Look(t, x_t, now, now.read(Kind.CLEAN)), Look(r, x_t, None, last)
+    leaned = lean(Kind.CLEAN, True, path, s, base, (past,))
+    return path.ancestor(x_t, t, s, leaned, eta), base.value
 
 
 def pushed(data: Any, mean: Tensor, covariance: Tensor, r: Any, t: Any, s: Any) -> Any:

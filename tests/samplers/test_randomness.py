@@ -31,6 +31,8 @@ SAMPLERS = [
     rv.Euler(churn=2),
     rv.Heun(),
     rv.Multistep(),
+    rv.UniPC(),
+    rv.DEIS(),
 ]
 samplers = pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 singles = pytest.mark.parametrize("like", [SINGLE, DOUBLE], ids=["float32", "float64"])

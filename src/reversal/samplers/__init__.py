@@ -1,8 +1,16 @@
 """Ways to walk from noise to data: one file per sampler."""
 
+from reversal.samplers.adaptive import Adaptive
 from reversal.samplers.ancestral import Ancestral
+from reversal.samplers.corrector import PredictorCorrector
+from reversal.samplers.deis import DEIS
 from reversal.samplers.euler import Euler
 from reversal.samplers.heun import Heun
+from reversal.samplers.langevin import Langevin
 from reversal.samplers.multistep import Multistep
+from reversal.samplers.unipc import UniPC
 
-__all__ = ["Ancestral", "Euler", "Heun", "Multistep"]
+__all__ = [
+    "DEIS", "Adaptive", "Ancestral", "Euler", "Heun", "Langevin", "Multistep", "PredictorCorrector",
+    "UniPC",
+]  # fmt: skip
