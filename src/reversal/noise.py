@@ -325,7 +325,7 @@ def poisson(rates: Tensor, generator: Randomness = None) -> Tensor:
     Cost: where there is one stream per item or a share of a batch, about ten evaluations of the
     incomplete gamma function, which inverts the law exactly.
     """
-    if not isinstance(generator, ItemNoise | BatchShare):
+    if generator is None or isinstance(generator, torch.Generator):
         return torch.poisson(rates.double(), generator).long()
     u = uniform(rates.shape, rates.new_empty((), dtype=torch.float64), generator)
     return _poisson_quantile(u, rates.double())
