@@ -67,6 +67,54 @@ class Grid:
         return cls(torch.linspace(total, 0, steps + 1, dtype=torch.float64).round() / total)
 
     @classmethod
+    def quadratic(cls, steps: int, start: float = 1.0, stop: float = 0.0) -> Grid:
+        """Steps that shrink linearly towards ``stop``."""
+        return cls.power(steps, 2.0, start, stop)
+
+    @classmethod
+    def cosine(cls, steps: int, start: float = 1.0, stop: float = 0.0) -> Grid:
+        r"""Steps that shrink towards both ends: :math:`t_k = b + (a - b)(1 + \cos(\pi k/N))/2`."""
+        u = cls.power(steps, 1.0).times
+        return cls(stop + (start - stop) * torch.sin(u * torch.pi / 2) ** 2)
+
+    @classmethod
+    def karras(
+        cls, process: Any, steps: int, rho: float = 7.0, least: float = 2e-3, most: float = 80.0
+    ) -> Grid:
+        r"""Noise-to-signal ratios of equal steps in :math:`(\sigma/\alpha)^{1/\rho}`, then 0.
+
+        Args:
+            process: a Gaussian process, or its schedule.
+            steps: N; N - 1 of them between the ratios, the last one to 0.
+            rho: how much the steps shrink towards the data.
+            least: the last ratio but 0.
+            most: the first ratio, or that at t = 1 if it is less; the grid starts at 1 in any case.
+
+        Source: Karras et al. (2022), eq. (5).
+        """
+        schedule, low, high = _ratios(process, steps, least, most)
+        u = torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)[:steps]
+        ends = [(end / rho).exp() for end in (high, low)]
+        return cls._at(schedule, rho * (ends[0] + u * (ends[1] - ends[0])).log())
+
+    @classmethod
+    def log_snr(cls, process: Any, steps: int, least: float = 2e-3, most: float = 80.0) -> Grid:
+        """Equal steps in the log of the noise-to-signal ratio, then 0; arguments as of ``karras``.
+
+        Source: Lu et al. (2022), DPM-Solver, section 3.
+        """
+        schedule, low, high = _ratios(process, steps, least, most)
+        u = torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)[:steps]
+        return cls._at(schedule, torch.lerp(high, low, u))
+
+    @classmethod
+    def _at(cls, schedule: Any, logs: Tensor) -> Grid:
+        """The grid of these log-ratios, its first time set to 1, and 0."""
+        times = schedule.time_of(-logs)
+        times[0] = 1.0
+        return cls(torch.cat([times, times.new_zeros(1)]))
+
+    @classmethod
     def mean(cls, grids: list[Grid]) -> Grid:
         """The mean of several grids of one length: the common clock of a product."""
         return cls(torch.stack([grid.times for grid in grids]).mean(0))
@@ -147,6 +195,26 @@ class Tick:
             return like.new_full((batch,), self.time)
         now = min(self.time, RUNNING_MAX)
         return torch.where(self.running, now, self.pattern.to(like))
+
+
+def _ratios(
+    process: Any, steps: int, least: float, most: float
+) -> tuple[Any, Tensor, Tensor]:
+    """The schedule of a process, and the logs of its least and greatest ratio."""
+    schedule = getattr(process, "schedule", process)
+    if not hasattr(schedule, "time_of"):
+        raise ClockError(
+            f"Expected a Gaussian process or its schedule for noise-to-signal ratios, got "
+            f"{process}. Use process.grid(steps) or Grid.power(steps, exponent)."
+        )
+    last = schedule.signal(torch.ones((), dtype=torch.float64))
+    high = torch.minimum(last.sigma / last.alpha, torch.tensor(most, dtype=torch.float64))
+    if not (isinstance(steps, int) and steps >= 1 and 0 < least < float(high)):
+        raise ClockError(
+            f"Expected steps >= 1 and 0 < least < most, got steps={steps!r}, least={least} and a "
+            f"greatest ratio of {float(high):g}. Leave least and most out for the defaults."
+        )
+    return schedule, torch.tensor(least, dtype=torch.float64).log(), high.log()
 
 
 Time = Tensor | Tick | Mapping[str, "Tensor | Tick"]

@@ -126,7 +126,7 @@ class BrownianPath:
             if alone:
                 return normal(shape, like, self.items)
             return (gap * (2**_KEYS / abs(length)) ** 0.5).to(like.dtype)
-        scaled = gap * (2**_KEYS / length.abs().clamp_min(1)).sqrt()
+        scaled = gap * (2**_KEYS / length.abs().clamp_min(1).double()).sqrt()
         return torch.where(alone, normal(shape, like, self.items), scaled.to(like.dtype))
 
     def _key(self, end: Any, dims: int) -> Any:

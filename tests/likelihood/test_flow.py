@@ -19,8 +19,6 @@ from torch import Tensor
 import reversal as rv
 from reversal.core import Denoiser
 from reversal.likelihood.traces import probed, trace
-from reversal.processes.gaussian import NormalPrior
-from reversal.processes.interpolant import Coupling
 from tests.test_likelihood_real import ANGLES, WEIGHTS, HeatMixture, rotations
 
 SCHEDULES = [
@@ -325,22 +323,11 @@ def test_a_known_entry_of_a_vector_leaves_the_conditional_density():
     assert ((found.value - alone.log_prob(x[:, 1])).abs() < 1e-4).all()
 
 
-@final
-class ToNormal(Coupling):
-    """Independent of x_0: a standard normal law."""
-
-    def __init__(self, space: rv.Euclidean) -> None:
-        self.prior = NormalPrior(space, 1.0)
-
-    def pair(self, x_0: Tensor, x_1: Tensor | None) -> Tensor:
-        return torch.zeros_like(x_0) if x_1 is None else x_1
-
-
 def test_an_interpolant_with_a_prior_has_the_density_of_rectified_flow():
     """x_t = (1 - t) x_0 + t x_1 with normal x_1 is the path of ``Rectified``."""
     space = rv.Euclidean(2)
     data = gaussian_data(2, rv.Rectified())
-    path = rv.Interpolant(space, ToNormal(space))
+    path = rv.Interpolant(space, rv.Unpaired(rv.NormalPrior(space, 1.0)))
 
     def network(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         return data(x, t.double()).velocity
