@@ -16,7 +16,7 @@ from reversal import state
 from reversal.core import Capability, Kind
 from reversal.errors import CapabilityError
 from reversal.testing.comparison import require, require_close
-from reversal.testing.stencils import Neighbors, first
+from reversal.testing.stencils import Around, first
 from reversal.testing.trial import WEIGHTS, Trial, paired
 
 _LOGITS = (Kind.POSTERIOR, Kind.CAVITY)
@@ -53,12 +53,12 @@ def _ratios(trial: Trial, name: str, path: Any, score: Tensor) -> None:
     )  # fmt: skip
 
 
-def _rates_back(trial: Trial, near: Neighbors, name: str, path: Any) -> Tensor:
+def _rates_back(trial: Trial, near: Around, name: str, path: Any) -> Tensor:
     """The rates y -> x; a chain, which has none, is asked for every pair."""
     if Capability.GENERATOR not in path.provides:
         return torch.ones_like(near.differs, dtype=torch.float64)
     points = state.take(near.points, name)
-    return near.back(path.forward(points, trial.clock(points)).rates)
+    return near.returning(path.forward(points, trial.clock(points)).rates)
 
 
 def expectations(trial: Trial) -> None:

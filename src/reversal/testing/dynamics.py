@@ -25,7 +25,7 @@ from reversal import state
 from reversal.core import Capability
 from reversal.testing.comparison import require_close
 from reversal.testing.statistics import require_frequencies
-from reversal.testing.stencils import Neighbors, first, in_time, repeated, second
+from reversal.testing.stencils import Around, first, in_time, repeated, second
 from reversal.testing.trial import Trial
 
 CHURNS = (0.0, 0.5, 1.0, 2.0)
@@ -180,7 +180,7 @@ def jumps_are_consistent(trial: Trial) -> None:
         require_close(
             "jumps.into = rates of the neighbors into x",
             torch.where(near.differs, near.out(own.jumps.into), 0.0),
-            torch.where(near.differs, near.back(state.take(there, name).rates), 0.0),
+            torch.where(near.differs, near.returning(state.take(there, name).rates), 0.0),
             of=path,
             t=trial.t,
         )
@@ -232,12 +232,10 @@ def _exchange(trial: Trial, name: str, generator: GeneratorAt) -> list[Tensor]:
     return [(ratio * back).sum((0, 1)), -law.rates.flatten(1).sum(1)]
 
 
-def _inward(
-    trial: Trial, near: Neighbors, name: str, generator: GeneratorAt
-) -> tuple[Tensor, Tensor]:
+def _inward(trial: Trial, near: Around, name: str, generator: GeneratorAt) -> tuple[Tensor, Tensor]:
     """Rates y -> x and q(y)/q(x) for the neighbors y, both ``(S, N, B)``, 0 where q(y) = 0."""
     ratio = (trial.log_q_at(near) - trial.log_q(trial.x)).exp()
-    back = near.back(state.take(generator(near.points), name).rates)
+    back = near.returning(state.take(generator(near.points), name).rates)
     occurs = near.differs & (ratio > 0)
     return torch.where(occurs, back, 0.0), torch.where(occurs, ratio, 0.0)
 

@@ -1,8 +1,7 @@
 r"""Derivatives by central differences, and the neighbors of a state.
 
 Nine points reach order eight: with steps of 1/100 of the length over which the function changes,
-rounding and truncation stay near 1e-11 in float64. On finite sets the neighbors of x are the states
-that differ from x at one site.
+rounding and truncation stay near 1e-11 in float64.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reversal import state
+from reversal.operators import Neighbors
 
 OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)
 _FIRST = (1 / 280, -4 / 105, 1 / 5, -4 / 5, 4 / 5, -1 / 5, 4 / 105, -1 / 280)
@@ -95,54 +95,50 @@ class Moves:
 
 @final
 @dataclass(frozen=True)
-class Neighbors:
-    """The states that differ from x at one site of one finite factor.
+class Around:
+    """The states one jump from x along one factor, in one batch.
 
     Args:
-        points: ``S N B`` states, S sites and N codes; an illegal code leaves x as it is.
-        sites: S.
-        codes: N.
-        own: the codes of x, ``(S, B)``.
-        differs: whether the point is legal and not x itself, ``(S, N, B)``.
+        points: ``S N B`` states, S sites and N jumps; a jump that there is not leaves x as it is.
+        near: the neighbors that they are.
+        back: the jump that leads back to x, ``(S, N, B)``.
+        differs: whether the point is not x itself, ``(S, N, B)``.
     """
 
     points: Any
-    sites: int
-    codes: int
-    own: Tensor
+    near: Neighbors
+    back: Tensor
     differs: Tensor
 
     @classmethod
-    def of(cls, noisy_space: Any, x: Any, name: str) -> Neighbors:
+    def of(cls, noisy_space: Any, x: Any, name: str) -> Around:
         """All neighbors of x along factor ``name``."""
-        part = state.take(noisy_space.parts, name)
-        flat = state.take(x, name).reshape(len(state.take(x, name)), -1)
-        batch, sites = flat.shape
-        wide = flat.expand(sites, part.num_states, batch, sites).clone()
-        codes = torch.arange(part.num_states)[None, :, None]
-        allowed = legal(part).reshape(part.num_states, sites).T[..., None]
-        new = torch.where(allowed, codes, flat.T[:, None])
-        index = torch.arange(sites)[:, None, None, None]
-        wide.scatter_(-1, index.expand(*new.shape, 1), new[..., None])
-        points = replaced(
-            repeated(x, sites * part.num_states), name, wide.reshape(-1, *part.event_shape)
-        )
-        return cls(points, sites, part.num_states, flat.T, new != flat.T[:, None])
+        near, back, points = Neighbors(noisy_space, name), [], []
+        for site, k, y in near.every(x):
+            at = torch.full((state.batch_size(x),), site)
+            back.append(near.back(x, at, torch.full_like(at, k)))
+            points.append(y)
+        first_, *rest = points
+        wide = state.map(lambda *parts: torch.cat(parts), first_, *rest)
+        shape = (math.prod(near.part.sites), near.part.num_jumps, state.batch_size(x))
+        own = state.take(repeated(x, len(points)), name)
+        moved = (state.take(wide, name) != own).reshape(len(own), -1).any(1)
+        return cls(wide, near, torch.stack(back).view(shape), moved.view(shape))
 
     def scalar(self, values: Tensor) -> Tensor:
         """Shape one number per point as ``(S, N, B)``."""
-        return values.reshape(self.sites, self.codes, -1)
+        return values.reshape(self.differs.shape)
 
-    def back(self, table: Tensor) -> Tensor:
-        """Entry (site, code of x) of a table at the neighbor that differs there: ``(S, N, B)``."""
-        wide = table.reshape(self.sites, self.codes, -1, self.sites, table.shape[-1])
-        here = torch.stack([wide[d, :, :, d] for d in range(self.sites)])
-        own = self.own[:, None, :, None].expand(*here.shape[:-1], 1)
-        return here.gather(-1, own).squeeze(-1)
+    def returning(self, table: Tensor) -> Tensor:
+        """The entry of a table at every point for the jump back to x, ``(S, N, B)``."""
+        sites, jumps, batch = self.differs.shape
+        at = torch.arange(sites).repeat_interleave(jumps * batch)
+        return self.scalar(self.near.entry(table, at, self.back.flatten()))
 
     def out(self, table: Tensor) -> Tensor:
         """A table at x, ``(B, *sites, N)``, as ``(S, N, B)``."""
-        return table.reshape(len(table), self.sites, self.codes).permute(1, 2, 0)
+        sites, jumps, batch = self.differs.shape
+        return table.reshape(batch, sites, jumps).permute(1, 2, 0)
 
 
 def legal(part: Any) -> Tensor:

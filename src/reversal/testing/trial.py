@@ -17,7 +17,7 @@ from torch import Tensor
 from reversal import noise, state
 from reversal.core import Capability
 from reversal.denoisers import Empirical
-from reversal.testing.stencils import Moves, Neighbors, repeated
+from reversal.testing.stencils import Around, Moves, repeated
 
 WEIGHTS = (0.5, 0.3, 0.2)
 _TIMES = (0.15, 0.4, 0.65, 0.9)
@@ -100,12 +100,12 @@ class Trial:
         """The same around other states."""
         return Moves.around(self.process.space, x, name, self.reach(name))
 
-    def neighbors(self, name: str) -> Neighbors:
+    def neighbors(self, name: str) -> Around:
         """The neighbors of x along a finite factor."""
         noisy = self.process.noisy_space
-        return self._once(("neighbors", name), lambda: Neighbors.of(noisy, self.x, name))
+        return self._once(("neighbors", name), lambda: Around.of(noisy, self.x, name))
 
-    def log_q_at(self, points: Moves | Neighbors) -> Tensor:
+    def log_q_at(self, points: Moves | Around) -> Tensor:
         """log q_t at such points, shaped as they are."""
         return self._once(("log_q", id(points)), lambda: points.scalar(self.log_q(points.points)))
 
