@@ -17,11 +17,11 @@ import torch
 from scipy import stats
 
 import reversal as rv
-from reversal import likelihood
 from reversal.answers import drawing, scoring
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
 from reversal.data.table import TableCodec
+from reversal.likelihood import bound as likelihood
 from tests.general_location import GeneralLocation
 
 RATE = 1e-4
