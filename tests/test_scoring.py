@@ -21,7 +21,7 @@ from reversal.answers import drawing, scoring
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
 from reversal.data.table import TableCodec
-from reversal.likelihood import bound
+from reversal.likelihood import bound as likelihood
 from tests.general_location import GeneralLocation
 
 RATE = 1e-4
@@ -148,7 +148,7 @@ def test_scores_do_not_depend_on_the_size_of_chunks(monkeypatch):
 def test_the_times_of_a_bound_have_the_density_that_their_weights_invert(eps):
     """Means of weighted powers of t are their integrals over [eps, 1]."""
     u = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
-    t, weight = bound._times(u, eps)
+    t, weight = likelihood._times(u, eps)
     assert float(t.min()) >= eps
     assert float(t.max()) <= 1
     for power in (0.0, 0.5, 2.0):
@@ -181,10 +181,10 @@ def test_the_integral_of_the_reference_rate_is_that_of_its_expectation(schedule)
         process, x_0, x_t, clock, noise = noised(schedule, t, x)
         target = process.kernel(x_0, clock).score(x_t)
         forward = process.forward(x_t, clock)
-        rate = bound._reference_rate(process, x_t, clock, forward, target)[:, 0]
+        rate = likelihood._reference_rate(process, x_t, clock, forward, target)[:, 0]
         total += float(noise @ rate) * t * weight * -np.log(eps) / 2
     last = torch.full((8,), eps, dtype=torch.float64)
-    found = bound._reference_integral(process, x_0, last)
+    found = likelihood._reference_integral(process, x_0, last)
     assert float(found[0, 0]) == pytest.approx(total, rel=1e-3)
 
 
@@ -192,7 +192,7 @@ def test_the_integral_of_the_reference_rate_is_that_of_its_expectation(schedule)
 def test_what_is_taken_from_the_last_step_has_expectation_zero(schedule):
     for x in (-1.3, 0.0, 2.1):
         process, x_0, x_t, clock, noise = noised(schedule, 1e-3, x)
-        square = bound._excess_square(process, x_0, x_t, clock)[:, 0]
+        square = likelihood._excess_square(process, x_0, x_t, clock)[:, 0]
         assert abs(float(noise @ square)) < 1e-9 * float(square.abs().max())
 
 
@@ -227,7 +227,7 @@ def test_the_control_variate_halves_the_noise_of_correlated_rows(monkeypatch):
         return float(torch.stack([run.value for run in runs]).var(0).mean()) ** 0.5
 
     after = spread()
-    monkeypatch.setattr(bound, "_reference_rate", lambda *_: torch.zeros(()))
-    monkeypatch.setattr(bound, "_reference_integral", lambda *_: torch.zeros(()))
-    monkeypatch.setattr(bound, "_excess_square", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(likelihood, "_reference_rate", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(likelihood, "_reference_integral", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(likelihood, "_excess_square", lambda *_: torch.zeros(()))
     assert after < 0.5 * spread()

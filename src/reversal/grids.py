@@ -197,12 +197,10 @@ class Tick:
         return torch.where(self.running, now, self.pattern.to(like))
 
 
-def _ratios(
-    process: Any, steps: int, least: float, most: float
-) -> tuple[Any, Tensor, Tensor]:
+def _ratios(process: Any, steps: int, least: float, most: float) -> tuple[Any, Tensor, Tensor]:
     """The schedule of a process, and the logs of its least and greatest ratio."""
-    schedule = getattr(process, "schedule", process)
-    if not hasattr(schedule, "time_of"):
+    schedule = process if hasattr(process, "time_of") else getattr(process, "schedule", None)
+    if schedule is None or not hasattr(schedule, "time_of"):
         raise ClockError(
             f"Expected a Gaussian process or its schedule for noise-to-signal ratios, got "
             f"{process}. Use process.grid(steps) or Grid.power(steps, exponent)."

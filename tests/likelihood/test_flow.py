@@ -384,6 +384,29 @@ def test_the_parameters_of_a_network_keep_no_gradient(global_seed):
     assert network.weight.grad is None
 
 
+def test_where_everything_is_given_nothing_is_left_to_score():
+    denoiser = gaussian_data(2, rv.Rectified())
+    found = rv.flow_log_prob(denoiser, drawn(denoiser, 3), given=torch.tensor([True, True]))
+    assert torch.equal(found.value, torch.zeros(3, dtype=torch.float64))
+
+
+def test_inference_mode_is_refused_for_it_has_no_divergence():
+    denoiser = gaussian_data(2, rv.Rectified())
+    x = drawn(denoiser, 1)
+    with torch.inference_mode(), pytest.raises(rv.CapabilityError, match=r"Use torch\.no_grad"):
+        rv.flow_log_prob(denoiser, x)
+
+
+def test_a_network_without_numbers_is_refused_or_called_not_converged():
+    process = rv.Gaussian(rv.Euclidean(2))
+    denoiser = rv.NetworkDenoiser(lambda x, t, cond: x * math.nan, process)
+    with pytest.raises(rv.ConvergenceError, match="row 0"):
+        rv.flow_log_prob(denoiser, torch.zeros(2, 2))
+    found = rv.flow_log_prob(denoiser, torch.zeros(2, 2), solver=rv.RungeKutta(4))
+    assert found.bias.isinf().all()
+    assert "not converged in 2 of 2" in found.kind
+
+
 def test_what_jumps_and_what_is_wrong_is_refused_with_the_cure():
     joint, atoms = product()
     with pytest.raises(rv.CapabilityError, match=r"whose states jump\. Use elbo\(\)"):

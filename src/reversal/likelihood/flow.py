@@ -58,7 +58,8 @@ def flow_log_prob(
     """Compute log p of every item by its probability flow.
 
     Args:
-        denoiser: an estimate with a velocity, or a score under a generator.
+        denoiser: an estimate with a velocity, or a score under a generator, differentiable in x_t:
+            a network that turns gradients off would lose its share of the divergence.
         x: states of the data space; any legal value where an entry is missing.
         given: what is conditioned on, as of ``elbo``; finite factors must be given or missing.
         observed: the entries present; the others are marginalized out.
@@ -172,6 +173,11 @@ class _Flow:
     ) -> _Flow:
         """Check what is asked, and draw the signs."""
         path = posed.path
+        if torch.is_inference_mode_enabled():
+            raise CapabilityError(
+                "Expected a mode in which the divergence can be differentiated, got inference "
+                "mode, in which it would be 0. Use torch.no_grad()."
+            )
         refuse_jumps(path, posed.question.stop)
         if prior is None:
             _prior(path)
@@ -225,6 +231,8 @@ class _Flow:
         """The states at ``stop`` and the integral of the divergence, ``(B, K)``."""
         count = 1 if self.signs is None else self.signs.shape[1]
         zero = self.posed.like.new_zeros((self.posed.size, count))
+        if not self.tangents.parts:
+            return self.x, zero
         spaces = {name: _curved(part) for name, part in self.tangents.parts.items()}
         near = edge * _EDGE.get(state.like(self.x).dtype, _SINGLE_EDGE)
 
