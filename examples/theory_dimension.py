@@ -31,9 +31,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from _digits import pixels, train
+from _gaussian import follow, time_of_snr
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor, nn
+from torch import Tensor
 
 import reversal as rv
 
@@ -45,41 +46,23 @@ SCALES = [0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.4, 2.0]
 SHOWN = [0.3, 0.5, 0.8, 1.4, 2.0]
 
 
-def time_of(process: rv.Gaussian, log_snr: Tensor) -> Tensor:
-    """When a variance-preserving process has this log signal-to-noise ratio."""
-    lost, start = 2 * torch.log1p((-log_snr).exp()), process.schedule.beta_min
-    slope = process.schedule.beta_max - start
-    return ((start**2 + slope * lost).sqrt() - start) / slope
-
-
 def cost_of_steps(inside: int, space: int) -> float:
     """N KL of the path, data of unit variance on a random subspace and (almost) none off it."""
     generator = torch.Generator().manual_seed(inside + 100 * space)
     basis = torch.linalg.qr(torch.randn(space, space, generator=generator).double())[0]
     variances = torch.where(torch.arange(space) < inside, 1.0, 1e-9).double()
-    C, unit = (basis * variances) @ basis.mT, torch.eye(space).double()
-    process = rv.Gaussian(rv.Euclidean(space))
-    denoiser = rv.GaussianData(process, torch.zeros(space).double(), (C + C.mT) / 2)
-    grid = rv.Grid(time_of(process, torch.linspace(*RANGE, STEPS + 1, dtype=torch.float64)))
-    alpha, sigma = process.schedule.signal(grid.times)[:2]
-    marginals = [a**2 * C + b**2 * unit for a, b in zip(alpha, sigma, strict=True)]
-    total = 0.0
-    for k, (t, s) in enumerate(pairwise(grid.ticks())):
-        step = process.ancestor(unit, t, s, denoiser(unit, t))
-        cross = (alpha[k] / alpha[k + 1]) * marginals[k + 1]
-        gain = torch.linalg.solve(marginals[k], cross).mT
-        excess = torch.linalg.eigvalsh((marginals[k + 1] - gain @ cross) / step.std**2) - 1
-        gap = step.mean.mT - gain
-        total += float((excess - torch.log1p(excess)).sum()) / 2
-        total += float(((gap @ marginals[k]) * gap).sum()) / (2 * step.std**2)
-    return STEPS * total
+    C = (basis * variances) @ basis.mT
+    process, zero = rv.Gaussian(rv.Euclidean(space)), torch.zeros(space).double()
+    denoiser = rv.GaussianData(process, zero, (C + C.mT) / 2)
+    edges = torch.linspace(*RANGE, STEPS + 1, dtype=torch.float64)
+    return STEPS * follow(denoiser, rv.Grid(time_of_snr(process.schedule, edges)))[0]
 
 
 @torch.no_grad()
 def score_dimension(denoiser: Any, point: Tensor, scale: float, draws: int = 512) -> int:
     """How many directions around a point have scores less than half of those of pure noise."""
     process, generator = denoiser.process, torch.Generator().manual_seed(0)
-    t = time_of(process, torch.tensor([-2 * math.log(scale)], dtype=torch.float64))
+    t = time_of_snr(process.schedule, torch.tensor([-2 * math.log(scale)], dtype=torch.float64))
     alpha, sigma = (float(v) for v in process.schedule.signal(t)[:2])
     z = torch.randn(draws, len(point), generator=generator).to(point)
     scores = denoiser(alpha * point + sigma * z, t.to(point).expand(draws)).score * sigma
@@ -107,37 +90,6 @@ def neighbor_dimensions(x: Tensor) -> tuple[float, float, float]:
     return levina, 1 / np.log(distance[:, 1] / distance[:, 0]).mean(), np.median(distance[:, 0])
 
 
-class Network(nn.Module):
-    """Two hidden layers that read 64 pixels and waves of the time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(64 + 8, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 64)
-        )
-
-    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        angle = t[:, None] * torch.tensor([1.5, 3.0, 6.0, 12.0])
-        return self.layers(torch.cat([x, angle.sin(), angle.cos()], 1))
-
-
-def train(x_0: Tensor, steps: int = 3000) -> rv.NetworkDenoiser:
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
-    process = rv.Gaussian(rv.Euclidean(64))
-    denoiser = rv.NetworkDenoiser(Network(), process, rv.Preconditioned(0.75))
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        batch = x_0[torch.randint(len(x_0), (256,), generator=generator)]
-        loss = rv.Regression()(denoiser, batch, generator=generator).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return denoiser
-
-
 def subspaces(panel: Any) -> None:
     sizes = [2, 4, 8, 16, 32, 64]
     fixed, growing = [cost_of_steps(2, D) for D in sizes], [cost_of_steps(d, 64) for d in sizes]
@@ -163,18 +115,20 @@ def subspaces(panel: Any) -> None:
 
 
 def digits(panel: Any) -> None:
-    pixels = torch.tensor(load_digits().data).float() / 8 - 1
-    held, shown = pixels[1500:], pixels[:12]
-    denoiser = train(pixels[:1500])
-    found = [np.mean([score_dimension(denoiser, x, scale) for x in shown]) for scale in SCALES]
+    x = pixels()
+    held, shown = x[1500:], x[:12]
+    denoiser = train(x[:1500], 3000)
+    found = [
+        np.mean([score_dimension(denoiser, point, scale) for point in shown]) for scale in SCALES
+    ]
     generator, of_error = torch.Generator().manual_seed(3), []
     for scale in SCALES:
-        t = time_of(denoiser.process, torch.tensor([-2 * math.log(scale)]).double())
+        t = time_of_snr(denoiser.process.schedule, torch.tensor([-2 * math.log(scale)]).double())
         x_t = denoiser.process.kernel(held, t.expand(len(held))).sample(generator)
         with torch.no_grad():
             clean = denoiser(x_t, t.float().expand(len(held))).clean
         of_error.append(float((clean - held).square().sum(1).mean()) / scale**2)
-    levina, facco, nearest = neighbor_dimensions(pixels)
+    levina, facco, nearest = neighbor_dimensions(x)
     scale = nearest / math.sqrt(2 * facco)
     at_scale = float(np.interp(scale, SCALES, found))
     print("digits in R^64, by scale:  ", "  ".join(f"{scale:6.1f}" for scale in SCALES))

@@ -24,6 +24,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from _gaussian import time_of_sigma
 from torch import Tensor, nn
 
 import reversal as rv
@@ -90,10 +91,9 @@ def errors(denoiser: Any, oracle: Any, x: Tensor, t: float, sigma: float) -> Ten
     return sigma * (denoiser(x, clock).score - oracle(x, clock).score).abs().squeeze(1)
 
 
-def level(process: rv.Gaussian, sigma: float) -> float:
-    """The time at which the noise is sigma."""
-    low, high = process.schedule.sigma_min, process.schedule.sigma_max
-    return math.log1p((sigma / low) ** 2) / (2 * math.log(high / low))
+def level(sigma: float) -> float:
+    """The time at which the many levels reach sigma."""
+    return float(time_of_sigma(MANY.schedule, sigma))
 
 
 def draw(panel: Any, many: Any, oracle: Any) -> Any:
@@ -101,7 +101,7 @@ def draw(panel: Any, many: Any, oracle: Any) -> Any:
     x, sigmas = torch.linspace(-3, 3, 121)[:, None], np.geomspace(0.1, 10, 41)
     rows, density = [], []
     for sigma in sigmas:
-        t = level(MANY, sigma)
+        t = level(sigma)
         rows.append(errors(many, oracle, x, t, sigma))
         gap = -0.5 * ((x - oracle.atoms.T) / sigma) ** 2
         density.append(gap.exp().mean(1) / sigma)
@@ -149,7 +149,7 @@ def main(out: Path) -> None:
     print(f"one σ: squared error of the score at samples {inside:.4f}, between {between:.2f}")
     for sigma in (0.1, 0.3, 1.0, 3.0):
         noisy = x_0 + sigma * torch.randn(len(x_0), 1, generator=torch.Generator().manual_seed(4))
-        error = float(errors(many, oracle, noisy, level(MANY, sigma), sigma).square().mean())
+        error = float(errors(many, oracle, noisy, level(sigma), sigma).square().mean())
         print(f"many σ, at samples of σ = {sigma}: {error:.4f}")
         assert error < 0.05
     assert inside < 0.05

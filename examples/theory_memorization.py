@@ -27,8 +27,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from _digits import pixels, train
+from _gaussian import time_of_sigma
 from scipy.optimize import brentq
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import reversal as rv
@@ -57,44 +58,13 @@ def errors(variances: Tensor, n: int) -> Tensor:
     rows = []
     for level in LEVELS:
         sigma = math.exp(-float(level) / 2)
-        time = math.log1p((sigma / 0.01) ** 2) / (2 * math.log(100.0 / 0.01))
-        t = torch.full((150,), time, dtype=torch.float64)
+        t = time_of_sigma(process.schedule, sigma).expand(150)
         noise = sigma * torch.randn(150, d, generator=generator).double()
         pairs = ((oracle, own), (exact, own), (oracle, new), (exact, new))
         gaps = [denoiser(x[:150] + noise, t).clean - x[:150] for denoiser, x in pairs]
         least = [gap.square().mean() for gap in gaps]
         rows.append([least[0] / least[1], least[2] / least[3]])
     return torch.tensor(rows)
-
-
-class Network(nn.Module):
-    """Two hidden layers that read 64 pixels and waves of the time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(64 + 8, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 64)
-        )
-
-    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        angle = t[:, None] * torch.tensor([1.5, 3.0, 6.0, 12.0])
-        return self.layers(torch.cat([x, angle.sin(), angle.cos()], 1))
-
-
-def train(process: rv.Gaussian, x_0: Tensor, steps: int = 3500) -> rv.NetworkDenoiser:
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
-    denoiser = rv.NetworkDenoiser(Network(), process, rv.Preconditioned(0.75))
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        batch = x_0[torch.randint(len(x_0), (256,), generator=generator)]
-        loss = rv.Regression()(denoiser, batch, generator=generator).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return denoiser
 
 
 def gaussian_example(panel: Any, n: int = 500) -> None:
@@ -124,11 +94,11 @@ def gaussian_example(panel: Any, n: int = 500) -> None:
 
 
 def digits_example(panel: Any) -> None:
-    pixels = torch.tensor(load_digits().data).float() / 8 - 1
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
-    own, held = pixels[order[:898]], pixels[order[898:1796]]
+    digits = pixels()
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    own, held = digits[order[:898]], digits[order[898:1796]]
     process = rv.Gaussian(rv.Euclidean(64))
-    denoisers = {"oracle": rv.Empirical(process, own), "trained": train(process, own)}
+    denoisers = {"oracle": rv.Empirical(process, own), "trained": train(own, 3500)}
     rows, shares = [], {}
     for (name, denoiser), count in zip(denoisers.items(), (100, 1000), strict=True):
         generator = torch.Generator().manual_seed(2)

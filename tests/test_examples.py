@@ -15,7 +15,7 @@ QUICK = {"theory_errors", "theory_steps"}
 """The scripts that take less than four seconds."""
 SCRIPTS = [
     pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
-    for path in sorted((ROOT / "examples").glob("*.py"))
+    for path in sorted((ROOT / "examples").glob("[!_]*.py"))
 ]
 
 
