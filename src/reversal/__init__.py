@@ -34,7 +34,7 @@ from reversal.errors import (
     SpaceError,
 )
 from reversal.grids import Grid
-from reversal.guidance import Classifier, ClassifierFree
+from reversal.guidance import Adjusted, Classifier, ClassifierFree, Clip, DynamicThreshold
 from reversal.likelihood import Likelihood, elbo, implicit_elbo
 from reversal.networks import ConditionalMLP, Perceptron, Transformer
 from reversal.noise import BrownianPath, ItemNoise
@@ -101,7 +101,8 @@ __all__ = [
     "Regression", "Implicit", "ScoreMatching",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
     "PredictorCorrector", "Langevin", "Grid", "ItemNoise", "BrownianPath",
-    "ClassifierFree", "Classifier", "elbo", "implicit_elbo", "Likelihood",
+    "ClassifierFree", "Classifier", "Adjusted", "Clip", "DynamicThreshold",
+    "elbo", "implicit_elbo", "Likelihood",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
