@@ -50,7 +50,7 @@ COUPLES = [
     (rv.Brownian(rv.Torus(2)), cases.SAMPLERS),
     (rv.Brownian(rv.SO3(2)), cases.SAMPLERS),
     (cases.chain(), [rv.Ancestral()]),
-    (cases.mixed(), [rv.Euler(), rv.Ancestral(), rv.Heun(), rv.Multistep()]),
+    (cases.mixed(), [rv.Euler(), rv.Ancestral(), rv.Heun(), rv.Multistep(), rv.UniPC(), rv.DEIS()]),
 ]
 
 

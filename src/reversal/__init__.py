@@ -36,9 +36,12 @@ from reversal.errors import (
 from reversal.grids import Grid
 from reversal.guidance import (
     DPS,
+    Adjusted,
     Autoguidance,
     Classifier,
     ClassifierFree,
+    Clip,
+    DynamicThreshold,
     GuidanceInterval,
     LinearObservation,
     MomentMatching,
@@ -168,6 +171,7 @@ __all__ = [
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
     "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise", "BrownianPath",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
+    "Adjusted", "Clip", "DynamicThreshold",
     "Reconstruction", "DPS", "PiGDM", "MomentMatching", "Together", "LinearObservation",
     "TwistedSMC", "Particles",
     "elbo", "implicit_elbo", "Likelihood",

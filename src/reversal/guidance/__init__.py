@@ -1,5 +1,6 @@
 """Guidance: a denoiser of a denoiser, so that it meets every sampler."""
 
+from reversal.guidance.adjusted import Adjusted, Clip, DynamicThreshold
 from reversal.guidance.autoguidance import Autoguidance
 from reversal.guidance.classifier import Classifier
 from reversal.guidance.classifier_free import ClassifierFree
@@ -10,6 +11,7 @@ from reversal.guidance.reconstruction import Reconstruction
 from reversal.guidance.twisted import Particles, TwistedSMC
 
 __all__ = [
-    "DPS", "Autoguidance", "Classifier", "ClassifierFree", "GuidanceInterval", "LinearObservation",
-    "MomentMatching", "Particles", "PiGDM", "Reconstruction", "Together", "TwistedSMC",
+    "DPS", "Adjusted", "Autoguidance", "Classifier", "ClassifierFree", "Clip", "DynamicThreshold",
+    "GuidanceInterval", "LinearObservation", "MomentMatching", "Particles", "PiGDM",
+    "Reconstruction", "Together", "TwistedSMC",
 ]  # fmt: skip
