@@ -111,6 +111,12 @@ def test_a_prior_need_not_be_stationary(exact):
     check_process(spreading(2500.0, 3000.0, exact), mismatch=0.03)
 
 
+def test_a_prior_that_is_not_stationary_has_the_burden_of_proof():
+    """At 1.07 of the variance, 0.0011 nats: draws that may belong to a right prior do not do."""
+    with pytest.raises(AssertionError, match=r"not stationary .*, nor the law at t = 1: a mean"):
+        check_process(spreading(2500.0, 2675.0, False))
+
+
 def test_a_simulation_that_does_not_follow_its_generator_is_found(monkeypatch):
     process = example("jump_diffusion").process()
     walk = rv.FromGenerator.walk

@@ -57,6 +57,26 @@ def test_the_divergence_of_a_covariance_is_unbiased() -> None:
     require_mean(draws, exact, of="div a")
 
 
+def test_several_probes_are_a_mean() -> None:
+    """Three probes and three jumps: the same means, and a third of the variance."""
+    case = next(c for c in CASES if c.name == "product")
+    row = int(case.log_q(case.nodes).argmax()) + 1
+    wide = state.map(lambda part: part[row : row + 1].expand(DRAWS, *part.shape[1:]), case.nodes)
+    plane, spread = next(c for c in CASES if c.name == "R^2"), []
+    point = torch.tensor([[0.7, -0.2]], dtype=torch.float64).expand(DRAWS, -1)
+    for count in (1, 3):
+        traces = Traces(count, count, torch.Generator().manual_seed(count))
+        for of, x in ((case, wide), (plane, point)):
+            operator = Local(of.operator.space, of.operator.characteristics, traces)
+            draws = operator.implicit(of.log_beta)(x).detach()
+            one = state.map(lambda part: part[:1], x)
+            exact = of.operator.implicit(of.log_beta)(one).detach()
+            require_mean(draws[:, None], exact, of=f"{count} draws on {of}")
+            spread.append(float(draws.var()))
+    for single, three in zip(spread[:2], spread[2:], strict=True):
+        assert 2.4 < single / three < 3.6
+
+
 def test_gradients_of_drawn_jumps_are_unbiased() -> None:
     """Rates that are themselves differentiated: d/dr of L f is f(y) - f(x), jump by jump."""
     rates = torch.tensor([0.0, 0.7, 0.2, 1.1], dtype=torch.float64, requires_grad=True)

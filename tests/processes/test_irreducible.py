@@ -64,12 +64,13 @@ def counts(x, down, up):
 
 
 def test_counts_that_fall_apart_are_refused_and_those_that_die_out_are_not():
-    """{0, ..., 7} and {8, ...} that never mix; immigration; pure death; one that stops at 30."""
+    """{0, ..., 7} and {8, ...} that never mix; immigration; pure death and birth; a stop at 30."""
     space = rv.Counts()
     refused(space, lambda x: counts(x, x != 8, x != 7), 0, 8)
     for rates in (
         lambda x: counts(x, x >= 0, x >= 0),
         lambda x: counts(x, x >= 0, x < 0),
+        lambda x: counts(x, x < 0, x >= 0),
         lambda x: counts(x, x >= 0, x < 30),
     ):
         require_irreducible(Local(space, rates))
