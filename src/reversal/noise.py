@@ -161,6 +161,7 @@ class _Path:
         self.root = self._nodes(torch.zeros((), dtype=torch.int64, device=device))
         self.kept = self.root.new_zeros((depth + 1, *self.root.shape))
         self.last = [-1] * depth
+        self.scales = [2.0 ** (-level / 2) for level in range(depth + 1)]
         self.values: dict[int, Tensor] = {}
 
     def at(self, key: Any) -> Tensor:
@@ -180,11 +181,10 @@ class _Path:
         nodes = torch.tensor([*ids, _LEAVES + key], device=self.stream.device)
         self.kept[first:] = self._nodes(nodes[:, None, None])
         self.last = index
-        tents = [_tent(key, level) * 2.0 ** (-level / 2) for level in range(self.depth)]
-        inside = _tent(key, self.depth)
-        tents.append((inside * (1 - inside)) ** 0.5 * 2.0 ** (-self.depth / 2))
+        tents = [_tent(key, level) * scale for level, scale in enumerate(self.scales)]
+        tents[-1] = (tents[-1] * (self.scales[-1] - tents[-1])) ** 0.5
         weights = torch.tensor(tents, dtype=torch.float64, device=self.stream.device)
-        moved = torch.tensordot(weights, self.kept, 1)
+        moved = (weights @ self.kept.flatten(1)).view_as(self.root)
         return moved.add_(self.root, alpha=key * 2.0**-_KEYS)
 
     def _apart(self, key: Tensor) -> Tensor:
@@ -212,9 +212,10 @@ class _Path:
     def _pair(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         width = ids.shape[-1] if ids.ndim == 2 else self.stream.shape[1]
         bits = _hash(self.stream[:, :width] + ids * _PHI)
-        radius = (_shift(bits, 32).double() + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = (bits & 0xFFFFFFFF).double().mul_(2 * math.pi * 2.0**-32)
-        return radius * angle.cos(), radius * angle.sin()
+        first, second = bits[..., None].view(torch.int32).double().unbind(-1)
+        radius = first.add(0.5).mul_(2.0**-32).add_(0.5).log_().mul_(-2).sqrt_()
+        angle = second * (2 * math.pi * 2.0**-32)
+        return angle.cos().mul_(radius), angle.sin().mul_(radius)
 
 
 def _tent(key: int, level: int) -> float:

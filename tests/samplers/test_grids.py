@@ -11,6 +11,7 @@ from torch import Tensor
 
 import reversal as rv
 from tests import cases
+from tests.samplers.oracles import seeded
 from tests.samplers.test_heun import Straight
 
 
@@ -56,6 +57,23 @@ def test_ratios_are_spaced_as_said(schedule, steps):
     lam = ratio(schedule, logs.times[1:-1]).log()
     torch.testing.assert_close(lam.diff(), lam.diff().mean().expand(steps - 2))
     assert abs(float(ratio(schedule, logs.times[-2])) - 2e-3) < 1e-9
+
+
+@pytest.mark.parametrize("steps", [10, 20])
+@pytest.mark.parametrize("schedule", [rv.VariancePreserving(), rv.Cosine()], ids=repr)
+def test_the_own_grid_errs_less_than_ratio_grids_on_two_tight_modes(schedule, steps):
+    """What docs/choose.md says: at least three times less along the flow, by Multistep(eta=0)."""
+    process = rv.Gaussian(rv.Euclidean(1), schedule)
+    data = rv.GaussianMixture(process, real(1.0, 1.0), real([-1.0], [1.0]), real(0.01, 0.01))
+    x_1 = process.prior.sample(128, seeded(3), data.like)
+    exact = rv.Adaptive(1e-7, 1e-7).sample(data, 128, x_1=x_1, generator=seeded(0))
+
+    def error(grid: rv.Grid) -> float:
+        x = rv.Multistep(eta=0).sample(data, 128, x_1=x_1, grid=grid)
+        return float((x - exact).abs().mean())
+
+    others = [rv.Grid.karras(process, steps), rv.Grid.log_snr(process, steps)]
+    assert 3 * error(process.grid(steps)) < min(map(error, others))
 
 
 def test_what_has_no_ratio_is_refused():
