@@ -38,7 +38,7 @@ from reversal.metrics.copying import nearest_distances
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-LEVELS = torch.linspace(-5, 6, 23)
+LEVELS, SETS = torch.linspace(-5, 6, 23, dtype=torch.float64), 16
 
 
 def condensation(variances: Tensor, n: int) -> float:
@@ -48,48 +48,68 @@ def condensation(variances: Tensor, n: int) -> float:
 
 
 def errors(variances: Tensor, n: int) -> Tensor:
-    """Of the oracle on its own data and on new data, as shares of the least error there is."""
+    """Of oracle and law on own data, of oracle and law on new data: (sets, levels, 4)."""
     generator, d = torch.Generator().manual_seed(0), len(variances)
-    draw = lambda: variances.sqrt() * torch.randn(n, d, generator=generator).double()  # noqa: E731
-    own, new = draw(), draw()
+    draw = lambda k: variances.sqrt() * torch.randn(k, d, generator=generator).double()  # noqa: E731
     process = rv.Gaussian(rv.Euclidean(d), rv.VarianceExploding(0.01, 100.0))
-    oracle = rv.Empirical(process, own)
     exact = rv.GaussianData(process, torch.zeros(d).double(), torch.diag(variances))
-    rows = []
-    for level in LEVELS:
-        sigma = math.exp(-float(level) / 2)
-        t = time_of_sigma(process.schedule, sigma).expand(150)
-        noise = sigma * torch.randn(150, d, generator=generator).double()
-        pairs = ((oracle, own), (exact, own), (oracle, new), (exact, new))
-        gaps = [denoiser(x[:150] + noise, t).clean - x[:150] for denoiser, x in pairs]
-        least = [gap.square().mean() for gap in gaps]
-        rows.append([least[0] / least[1], least[2] / least[3]])
-    return torch.tensor(rows)
+    points, sets = 2000 // d, []
+    for _ in range(SETS):
+        own, new, rows = draw(n), draw(points), []
+        oracle = rv.Empirical(process, own)
+        for sigma in (-LEVELS / 2).exp().tolist():
+            t = time_of_sigma(process.schedule, sigma).expand(points)
+            noise = sigma * torch.randn(points, d, generator=generator).double()
+            pairs = ((oracle, own), (exact, own), (oracle, new), (exact, new))
+            gaps = [denoiser(x[:points] + noise, t).clean - x[:points] for denoiser, x in pairs]
+            rows.append(torch.stack([gap.square().mean() for gap in gaps]))
+        sets.append(torch.stack(rows))
+    return torch.stack(sets)
+
+
+def share(some: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """The ratio of two means over the sets, and its standard error."""
+    ratio = some.mean(0) / least.mean(0)
+    return ratio, (some - ratio * least).std(0) / least.mean(0) / SETS**0.5
+
+
+def crossing(ratio: Tensor) -> float:
+    """The level at which it falls to a half."""
+    k = int((ratio < 0.5).nonzero()[0])
+    part = float((ratio[k - 1] - 0.5) / (ratio[k - 1] - ratio[k]))
+    return float(LEVELS[k - 1] + part * (LEVELS[k] - LEVELS[k - 1]))
 
 
 def gaussian_example(panel: Any, n: int = 500) -> None:
     print("   d  log snr of collapse  measured")
     for d, color in ((4, "C2"), (16, "C0"), (64, "C4")):
         variances = torch.linspace(0.2, 1.8, d, dtype=torch.float64)
-        own, new = errors(variances, n).unbind(1)
-        predicted = condensation(variances, n)
-        k = int((own < 0.5).nonzero()[0])
-        share = float((own[k - 1] - 0.5) / (own[k - 1] - own[k]))
-        measured = float(LEVELS[k - 1] + share * (LEVELS[k] - LEVELS[k - 1]))
-        print(f"{d:4} {predicted:20.2f} {measured:9.2f}")
-        early, late = predicted - 2 > LEVELS, predicted + 2 < LEVELS
+        found = errors(variances, n)
+        (own, of_own), (new, of_new) = (share(*found[..., k : k + 2].unbind(-1)) for k in (0, 2))
+        predicted, measured = condensation(variances, n), crossing(own)
+        spread = np.std([crossing(each[:, 0] / each[:, 1]) for each in found]) / SETS**0.5
+        print(f"{d:4} {predicted:20.2f} {measured:9.2f} ± {spread:.2f}")
+        # I = log n is asymptotic in d and n; the spread over sets is a tenth of the quarter
         assert abs(measured - predicted) < 0.25
         assert float(own.max()) < 1.015  # on its own data nothing beats the oracle,
         assert float(new.min()) > 0.97  # on new data nothing beats the exact denoiser
-        assert float(new[early].max()) < 1.06
-        assert float(own[late].max()) < 0.1
-        assert float(new[late].min()) > 1.2
+        # eight standard errors from 16 sets
+        early, late = predicted - 2 > LEVELS, predicted + 2 < LEVELS
+        assert float((new - 8 * of_new)[early].max()) < 1.05
+        assert float((own + 8 * of_own)[late].max()) < 0.1
+        assert float((new - 8 * of_new)[late].min()) > 1.2
         panel.plot(LEVELS, own, "o-", color=color, ms=3)
         panel.plot(LEVELS, new, "--", color=color, lw=1)
         panel.axvline(predicted, color=color, lw=6, alpha=0.2)
         panel.text(predicted, 2.28, f"d = {d}", color=color, ha="center")
     panel.set(xlabel="log signal-to-noise ratio", ylabel="error / least error", ylim=(0, 2.2))
-    panel.text(-5.4, 1.45, "own data: solid\nnew data: dashed\nshaded: $I = \\log n$", color="0.3")
+    panel.text(
+        -5.4,
+        1.45,
+        "own data: solid\nnew data: dashed\nshaded: $I = \\log n$",
+        color="0.3",
+        fontsize=8,
+    )
     panel.spines[["top", "right"]].set_visible(False)
 
 
@@ -110,6 +130,7 @@ def digits_example(panel: Any) -> None:
         nearest = own[torch.cdist(x[:8], own).argmin(1)]
         rows += [x[:8], nearest]
     assert shares["oracle"] == 1
+    # four seeds gave 0.561 to 0.607, with a standard deviation of 0.02: eight of them to each side
     assert 0.4 < shares["trained"] < 0.75
     tiles = torch.stack(rows).view(4, 8, 8, 8)
     tiles = nn.functional.pad(tiles, (1, 1, 1, 1), value=-1.0)
