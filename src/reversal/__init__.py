@@ -104,7 +104,6 @@ from reversal.processes import (
     Uniform,
     Unpaired,
 )
-from reversal.processes.betas import Betas
 from reversal.processes.decoders import DensityDecoder, DiscretizedDecoder, Levels
 from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVariance
 from reversal.samplers import (
@@ -120,6 +119,7 @@ from reversal.samplers import (
     UniPC,
 )
 from reversal.schedules import (
+    Betas,
     Cosine,
     CosineSurvival,
     ExponentialSurvival,

@@ -128,9 +128,9 @@ class _Walk:
         slopes, y, end = [first], x, first
         for node, row in zip(_NODES, _STAGES, strict=True):
             u = state.map(_combined(h, row), *slopes)
-            y = state.map(_moved, x, u, self.spaces)
+            y = state.map(moved, x, u, self.spaces)
             end = self._look(y, (t + node * h).clamp(self.low, self.high))
-            slopes.append(state.map(_pulled, u, end, self.spaces))
+            slopes.append(state.map(pulled, u, end, self.spaces))
         gap = state.map(_combined(h, _ERROR), *slopes)
         return y, end, self._norm(gap, x, y)
 
@@ -186,11 +186,12 @@ def _kept(accepted: Tensor, new: Any, old: Any) -> Any:
     return state.map(lambda a, b: torch.where(state.trail(accepted, a.ndim - 1), a, b), new, old)
 
 
-def _moved(x: Tensor, u: Tensor, space: Any) -> Tensor:
+def moved(x: Tensor, u: Tensor, space: Any) -> Tensor:
+    """The point at coordinate u of the chart at x."""
     return x + u if space is None else space.move(x, u)
 
 
-def _pulled(u: Tensor, v: Tensor, space: Any) -> Tensor:
+def pulled(u: Tensor, v: Tensor, space: Any) -> Tensor:
     """The rate of the chart coordinate u under the velocity v at exp(u)."""
     return rotations.pull(u, v) if isinstance(space, SO3) else v
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from reversal import state
 from reversal.errors import ClockError
-from reversal.ode import integrate
-from reversal.spaces import SO3, rotations
+from reversal.ode import integrate, moved, pulled
 
 Velocity = Callable[[Any, Tensor], Any]
 """States and times ``(B,)`` to a tree of tangent vectors, row by row."""
@@ -125,20 +124,12 @@ def _classical(velocity: Velocity, x: Any, t: Tensor, h: float, spaces: Any) -> 
 
     def slope(share: float, before: Any) -> Any:
         u = state.map(lambda k: share * h * k, before)
-        y = state.map(_moved, x, u, spaces)
-        return state.map(_pulled, u, velocity(y, t + share * h), spaces)
+        y = state.map(moved, x, u, spaces)
+        return state.map(pulled, u, velocity(y, t + share * h), spaces)
 
     first = velocity(x, t)
     second = slope(0.5, first)
     third = slope(0.5, second)
     fourth = slope(1.0, third)
     u = state.map(lambda a, b, c, d: h / 6 * (a + 2 * b + 2 * c + d), first, second, third, fourth)
-    return state.map(_moved, x, u, spaces)
-
-
-def _moved(x: Tensor, u: Tensor, space: Any) -> Tensor:
-    return x + u if space is None else space.move(x, u)
-
-
-def _pulled(u: Tensor, v: Tensor, space: Any) -> Tensor:
-    return rotations.pull(u, v) if isinstance(space, SO3) else v
+    return state.map(moved, x, u, spaces)

@@ -3,6 +3,7 @@
 Three types, evaluated in float64 on tensors of times.
 """
 
+from reversal.schedules.betas import Betas
 from reversal.schedules.derived import Shortened, Signals
 from reversal.schedules.exploding import Karras, VarianceExploding
 from reversal.schedules.fading import Rectified, SubVariancePreserving
@@ -29,6 +30,7 @@ from reversal.schedules.variance import (
 )
 
 __all__ = [
+    "Betas",
     "Cosine",
     "CosineSurvival",
     "ExponentialSurvival",

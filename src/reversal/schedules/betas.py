@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from reversal.errors import ClockError
-from reversal.schedules import Signal, SignalSchedule
-
-_TINY = 1e-12
+from reversal.schedules.preserving import Preserving
 
 
 @final
-class Betas(SignalSchedule):
+class Betas(Preserving):
     """A variance-preserving schedule by the list of its steps.
 
     Args:
@@ -66,23 +64,15 @@ class Betas(SignalSchedule):
         """T."""
         return len(self.betas)
 
-    def signal(self, t: Tensor) -> Signal:
-        """All coefficients at t."""
-        log_alpha = self.log_alpha(t)
-        rate = self._rates.to(t.device)[self._step(t)].to(t) * self.steps
-        alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
-        sigma_dot = alpha**2 * rate / (2 * sigma.clamp_min(_TINY))
-        return Signal(alpha, sigma, -rate * alpha / 2, sigma_dot, -rate / 2, rate)
+    def beta(self, t: Tensor) -> Tensor:
+        """The noise rate -log(1 - beta_k) T of the step that t lies in."""
+        return self._rates.to(t.device)[self._step(t)].to(t) * self.steps
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """Half the sum of log(1 - beta) up to t, linear between grid times."""
         k = self._step(t)
         sums, rates = self._sums.to(t.device)[k].to(t), self._rates.to(t.device)[k].to(t)
         return -(sums + rates * (t * self.steps - k)) / 2
-
-    def diffused(self, t: Tensor) -> Tensor:
-        """The integral of the noise rate."""
-        return -2 * self.log_alpha(t)
 
     def _step(self, t: Tensor) -> Tensor:
         """The number of the step that t lies in, from 0; a grid time belongs to the step below."""
