@@ -10,8 +10,9 @@ Here: between normal laws on the line, where the coupling of the bridge is known
 
 .. math:: \operatorname{Cov}(x_0, x_1) = \tfrac12 \big(\sqrt{4 a^2 b^2 + \gamma^4} - \gamma^2\big),
 
-and between two moons and eight spots in the plane. Over four seeds the covariance on the line came
-to 0.549 +- 0.007 for 0.528: the tolerance of the assertion is five of these deviations from there.
+and between two moons and eight spots in the plane. Over seeds 0 to 3 the covariance on the line
+came to 0.555 +- 0.008 for 0.528: networks so small are a little off, and the tolerance of the
+assertion lies four of these deviations above their mean.
 """
 
 import argparse
@@ -118,14 +119,14 @@ def picture(pairs: list[tuple[Tensor, Tensor]], folder: Path) -> None:
     for axis, (x_0, x_1), title in zip(
         axes, (pairs[0], pairs[-1]), ("independent ends", "ends of the bridge"), strict=True
     ):
-        for start, end in zip(x_0[:250], x_1[:250], strict=True):
+        for start, end in zip(x_0[:80], x_1[:80], strict=True):
             axis.plot(*torch.stack([start, end]).T, color="0.75", lw=0.4, zorder=0)
-        axis.scatter(*x_0[:1000].T, s=2, color="tab:blue", label="moons")
-        axis.scatter(*x_1[:1000].T, s=2, color="tab:red", label="spots")
+        axis.scatter(*x_0[:400].T, s=2, color="tab:blue", label="moons")
+        axis.scatter(*x_1[:400].T, s=2, color="tab:red", label="spots")
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     axes[0].legend(loc="upper left", markerscale=4)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "schrodinger-bridge.png", dpi=70)
+    figure.savefig(folder / "schrodinger-bridge.png", dpi=55)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Implicit losses in one or several processes: ``processes.py KIND``, one of ``WORLDS``.
+"""Implicit losses in one or several processes: ``processes.py KIND``, ``copies`` or ``shards``.
 
 The first process prints, as JSON and for every loss of ``LOSSES``, the losses of the whole batch
 and the gradient of their mean, in float64.
@@ -12,15 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 import reversal as rv
-from reversal.training.distributed import Alone, Replicas, Shards, World
-from reversal.training.sharding import forget, whole
+from reversal.training.distributed import World, world_of
+from reversal.training.sharding import whole
 
 ROWS = 13
-WORLDS: dict[str, Callable[[], World]] = {"one": Alone, "copies": Replicas, "shards": Shards}
 
 
 class Network(nn.Module):
@@ -104,15 +102,10 @@ def measured(name: str, world: World) -> tuple[list[float], list[list[float]]]:
 
 
 def main(kind: str) -> None:
-    if kind != "one":
-        dist.init_process_group("gloo")
-    world = WORLDS[kind]()
+    world = world_of(shard=kind == "shards")
     found = {name: measured(name, world) for name in LOSSES}
     if world.is_first:
         print(json.dumps(found))
-    if kind != "one":
-        forget()
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

