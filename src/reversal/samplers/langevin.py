@@ -32,8 +32,8 @@ from reversal.state import Tree
 class Langevin(Sampler):
     """Corrections alone, at every time of the grid; on every space whose process has a generator.
 
-    It needs many steps: the levels must be close for the state to follow them. Weights of modes are
-    what it errs in most: of three rotations at 100 steps by 0.025 with 5 corrections, 0.003 with 20.
+    It needs many steps: the levels must be close for the state to follow them. It errs most in the
+    weights of modes: of three rotations, at 100 steps, by 0.025 with 5 corrections, 0.003 with 20.
 
     Args:
         corrections: how many a level.
