@@ -274,10 +274,10 @@ def report() -> str:
     """The section of RESULTS.md."""
     words = (
         f"{COMPONENTS} normal laws of standard deviation {SPREAD:g} around means of variance 1, "
-        f"noise {NOISE:g}, {STEPS} steps, {DRAWS:,} draws, float64, one thread "
-        f"of a machine that did other work; every seed is another mixture, operator and y. Sliced Wasserstein and energy distance are to as many "
-        f"exact draws (of equal laws the first line), mean and covariance to the closed form, in "
-        f"standard deviations and relative. Less is better."
+        f"noise {NOISE:g}, {STEPS} steps, {DRAWS:,} draws, float64, one thread of a machine that "
+        f"did other work; every seed is another mixture, operator and y. Sliced Wasserstein and "
+        f"energy distance are to as many exact draws (of equal laws the first line), mean and "
+        f"covariance to the closed form, in standard deviations and relative. Less is better."
     )
     lines = LEDGER.heading("python benchmarks/inverse.py", words)
     names = ("sliced", "energy", "mean", "covariance")
