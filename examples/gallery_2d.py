@@ -267,7 +267,7 @@ def main() -> None:
         figure.set_dpi(64)
         figure.canvas.draw()
         picture = (
-            Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB").quantize(24)
+            Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB").quantize(8)
         )
         picture.save(args.out / f"{name}.png")
 
