@@ -67,7 +67,7 @@ from reversal.likelihood import (
     implicit_elbo,
     sample_with_log_prob,
 )
-from reversal.networks import ConditionalMLP, Perceptron, Transformer
+from reversal.networks import ConditionalMLP, Perceptron, Transformer, UNet
 from reversal.noise import BrownianPath, ItemNoise
 from reversal.objectives import (
     ActionMatching,
@@ -179,7 +179,7 @@ __all__ = [
     "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",
     "Levels", "DensityDecoder", "DiscretizedDecoder", "dequantized", "dequantized_bound",
     "dequantized_log_prob", "UniformDequantization", "VariationalDequantization",
-    "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
+    "Perceptron", "Transformer", "ConditionalMLP", "UNet", "AmortizedPosterior", "Box",
     "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",

@@ -112,6 +112,11 @@ class Score(Parametrization):
         if not path.space.is_real:
             return path.forward(x_t, t).gap(_within(path.space, output), target)
         to_noise = path.conversion(Kind.SCORE, Kind.NOISE)
+        if to_noise is None:
+            raise CapabilityError(
+                f"Expected a path whose noise can be told from its score, got {path}. "
+                f"Its default is {default(path)}."
+            )
         return _square(path, to_noise(output, x_t, t) - to_noise(target, x_t, t))
 
     def noise_error(self, path: Any, x_t: Tensor, t: Any) -> Tensor:

@@ -77,6 +77,29 @@ def test_an_exact_action_is_the_velocity_and_samples_the_data():
     torch.testing.assert_close(x_0, MEAN + VARIANCE.sqrt() * x_1, rtol=0, atol=2e-2)
 
 
+class Single(torch.nn.Module):
+    """The exact action of float32 weights, which takes a clock of no other dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(1, 1))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        assert (t[:, None] @ self.one).dtype == torch.float32
+        return exact(x, t).float()
+
+
+def test_a_network_of_single_precision_sees_its_own_clock_in_float64_solvers():
+    path, x = rv.Gaussian(SPACE, rv.Rectified()), data(20)
+    found = rv.flow_log_prob(rv.Action(Single(), path), x.float(), prior=_end).value
+    exact_law = torch.distributions.Normal(MEAN, VARIANCE.sqrt())
+    torch.testing.assert_close(found, exact_law.log_prob(x).sum(1), rtol=0, atol=1e-3)
+
+
+def _end(x: Tensor) -> Tensor:
+    return torch.distributions.Normal(0, 1).log_prob(x).sum(1)
+
+
 def test_what_has_no_action_is_refused():
     path = rv.Gaussian(SPACE)
     with pytest.raises(rv.CapabilityError, match="Action"):

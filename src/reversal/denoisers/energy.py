@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reversal import state
 from reversal.clocks import ClockLaw, SharedClock
 from reversal.core import Denoiser, Estimate, JointEstimate, JumpSpace, Kind, Path
+from reversal.denoisers import seen
 from reversal.errors import CapabilityError, SpaceError
 from reversal.operators import Neighbors, Tangent
 
@@ -28,15 +29,13 @@ class Scalar(Denoiser):
         self.network = network
         self.process: Any = process
         self.clocks: Any = SharedClock() if clocks is None else clocks
+        self._has_real = any(path.space.is_real for path in state.leaves(process.parts))
 
     @final
     @property
     def like(self) -> Tensor:
         """The first parameter of the network; float32 on the CPU if it has none."""
-        if isinstance(self.network, nn.Module):
-            for parameter in self.network.parameters():
-                return parameter
-        return torch.empty(())
+        return seen.weight(self.network)
 
     @final
     def value(self, x_t: Any, t: Any, cond: Any = None) -> Tensor:
@@ -46,7 +45,7 @@ class Scalar(Denoiser):
             SpaceError: if the network outputs another shape.
         """
         n = state.batch_size(x_t)
-        value = self.network(x_t, self.clocks.show(self.process.space, t, n, state.like(x_t)), cond)
+        value = self.network(x_t, seen.clock(self, self.network, x_t, t, self._has_real), cond)
         if value.shape != (n,):
             raise SpaceError(
                 f"Expected the network to output one number per item, {(n,)}, got "

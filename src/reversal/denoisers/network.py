@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, final
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reversal import parametrizations, state
 from reversal.clocks import ClockLaw, SharedClock
 from reversal.core import Capability, Denoiser, JointEstimate, Kind, Path
+from reversal.denoisers import seen
 from reversal.errors import CapabilityError, SpaceError, listed
-from reversal.grids import RUNNING_MAX
 from reversal.parametrizations import Parametrization
 
 
@@ -73,35 +72,17 @@ class NetworkDenoiser(Denoiser):
             x_t,
             t,
         )
-        n = state.batch_size(x_t)
-        shown = self.clocks.show(self.process.space, t, n, state.like(x_t))
-        shown = state.map(partial(_cast, self._dtype(x_t)), shown)
+        shown = seen.clock(self, self.network, x_t, t, self._has_real)
         if self.time is not None:
             shown = state.map(self.time, shown)
         output = self.network(fed, shown, cond)
-        state.map(partial(_check_output, n), self._forms, output)
+        state.map(partial(_check_output, state.batch_size(x_t)), self._forms, output)
         return output
-
-    def _dtype(self, x_t: Any) -> torch.dtype | None:
-        """What clocks are shown in: the dtype of real factors, else of the parameters, if any."""
-        if self._has_real:
-            return state.like(x_t).dtype
-        return self.like.dtype if isinstance(self.network, nn.Module) else None
 
     @property
     def like(self) -> Tensor:
         """The first parameter of the network; float32 on the CPU if it has none."""
-        if isinstance(self.network, nn.Module):
-            for parameter in self.network.parameters():
-                return parameter
-        return torch.empty(())
-
-
-def _cast(dtype: torch.dtype | None, clock: Tensor) -> Tensor:
-    """Give a clock the dtype of the network; what runs is not rounded up to 1, which is dropped."""
-    if dtype is None or clock.dtype == dtype:
-        return clock
-    return torch.where(clock < 1, clock.clamp(max=RUNNING_MAX), clock).to(dtype)
+        return seen.weight(self.network)
 
 
 def _form(path: Any, how: Parametrization) -> tuple[int, ...]:

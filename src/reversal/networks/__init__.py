@@ -12,10 +12,11 @@ from reversal.networks.transformer import (
     TransformerBlock,
 )
 from reversal.networks.trunk import Architecture, Trunk
+from reversal.networks.unet import UNet
 
 __all__ = [
     "Architecture", "CodePort", "ConditionalGaussian", "ConditionalMLP", "EvidenceEncoder",
     "FactorPort", "Perceptron", "RealPort", "ResidualBlock", "ResidualMLP", "SiteHead",
     "SiteLinear", "SiteTransformer", "TimeEmbedding", "Transformer", "TransformerBlock", "Trunk",
-    "Whitening",
+    "UNet", "Whitening",
 ]  # fmt: skip
