@@ -30,6 +30,8 @@ class NetworkDenoiser(Denoiser):
         clocks: the law the network was or will be trained on.
         time: maps t to what a foreign network expects, such as ``lambda t: (999 * t).round()``.
 
+    A schedule with parameters, or times with a memory, are modules of the denoiser.
+
     Raises:
         CapabilityError: if a parametrization has no meaning under its path.
     """
@@ -48,6 +50,7 @@ class NetworkDenoiser(Denoiser):
         self.clocks: Any = SharedClock() if clocks is None else clocks
         self.time = time
         self.parametrization = _resolve(process, parametrization)
+        self.learned = nn.ModuleList(_learned(process, self.clocks))
         self._has_real = any(path.space.is_real for path in state.leaves(process.parts))
         self._forms = state.map(_form, process.parts, self.parametrization)
 
@@ -95,6 +98,15 @@ class NetworkDenoiser(Denoiser):
             for parameter in self.network.parameters():
                 return parameter
         return torch.empty(())
+
+
+def _learned(process: Any, clocks: Any) -> list[nn.Module]:
+    """The parts of a process and of a clock law that have a state of their own, each once."""
+    schedules = [getattr(path, "schedule", None) for path in state.leaves(process.parts)]
+    modules = [
+        each for each in (*schedules, getattr(clocks, "times", None)) if isinstance(each, nn.Module)
+    ]
+    return list(dict.fromkeys(modules))
 
 
 def _cast(dtype: torch.dtype | None, clock: Tensor) -> Tensor:
