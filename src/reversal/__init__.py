@@ -138,7 +138,7 @@ from reversal.schedules import (
     VariancePreserving,
 )
 from reversal.spaces import SO3, Categorical, Counts, Euclidean, Product, Simplex, Torus
-from reversal.times import LogNormalTimes, LowDiscrepancy, OnGrid
+from reversal.times import GridTimes, ImportanceTimes, LogNormalTimes, LowDiscrepancy, OnGrid
 from reversal.weightings import (
     KarrasWeighting,
     LearnedWeighting,
@@ -166,7 +166,7 @@ __all__ = [
     "NetworkDenoiser", "Rescheduled",
     "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
-    "LowDiscrepancy", "OnGrid", "LogNormalTimes",
+    "LowDiscrepancy", "OnGrid", "GridTimes", "LogNormalTimes", "ImportanceTimes",
     "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",
     "ConditionDropout", "StepBound", "LeastVariance",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",

@@ -76,10 +76,10 @@ class Implicit(Objective):
             ClockError: if the clock law of the denoiser is not shared, or entries are missing.
             CapabilityError: if the path has no generator, or the estimate no score.
         """
-        t, x_t = noised(denoiser, x_0, observed, x_1, generator)
-        traces = replace(self.traces, generator=generator)
+        clock, x_t = noised(denoiser, x_0, observed, x_1, generator)
+        t, traces = clock.time, replace(self.traces, generator=generator)
         loss = implicit_rate(denoiser.process, t, lambda y: denoiser(y, t, cond).score, x_t, traces)
-        return loss if self.weight is None else self.weight(t) * loss
+        return clock.weigh(loss if self.weight is None else self.weight(t) * loss)
 
 
 @final

@@ -96,7 +96,7 @@ class Regression(Objective):
         losses = state.map(_masked, losses, clock.running)
         if isinstance(losses, Mapping):
             losses = {name: self.weights.get(name, 1.0) * part for name, part in losses.items()}
-        return state.total(losses)
+        return clock.weigh(state.total(losses))
 
 
 def _trainable(denoiser: Denoiser) -> NetworkDenoiser:
@@ -181,7 +181,7 @@ def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
         observed,
     )
     running = state.map(lambda r, mask: r if mask is None else r & mask, clock.running, observed)
-    return Clock(time, running)
+    return clock._replace(time=time, running=running)
 
 
 def _refuse_parts(space: Any, time: Tensor, mask: Any) -> None:
