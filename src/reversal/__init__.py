@@ -54,6 +54,7 @@ from reversal.guidance import (
 from reversal.likelihood import (
     DormandPrince,
     Likelihood,
+    MaximumLikelihood,
     RungeKutta,
     UniformDequantization,
     VariationalDequantization,
@@ -168,7 +169,7 @@ __all__ = [
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "LowDiscrepancy", "OnGrid", "GridTimes", "LogNormalTimes", "ImportanceTimes",
     "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",
-    "ConditionDropout", "StepBound", "LeastVariance",
+    "ConditionDropout", "StepBound", "LeastVariance", "MaximumLikelihood",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
