@@ -84,6 +84,7 @@ from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
     Clean,
+    Heads,
     Noise,
     Posterior,
     Preconditioned,
@@ -165,7 +166,7 @@ __all__ = [
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "Action",
     "NetworkDenoiser", "Rescheduled",
-    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
+    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned", "Heads",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
     "LowDiscrepancy", "OnGrid", "GridTimes", "LogNormalTimes", "ImportanceTimes",
     "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",

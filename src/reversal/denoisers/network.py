@@ -14,7 +14,7 @@ from reversal.clocks import ClockLaw, SharedClock
 from reversal.core import Capability, Denoiser, JointEstimate, Kind, Path
 from reversal.errors import CapabilityError, SpaceError, listed
 from reversal.grids import RUNNING_MAX
-from reversal.parametrizations import Parametrization
+from reversal.parametrizations import Heads, Parametrization
 
 
 @final
@@ -118,6 +118,8 @@ def _cast(dtype: torch.dtype | None, clock: Tensor) -> Tensor:
 
 def _form(path: Any, how: Parametrization) -> tuple[int, ...]:
     """The shape of an output, without the batch."""
+    if isinstance(how, Heads):
+        return (2, *_form(path, how.first))
     if path.space.is_real:
         is_clean = how.kind is Kind.CLEAN
         return path.space.event_shape if is_clean else path.space.tangent_shape

@@ -45,7 +45,7 @@ class Gaussian(Process):
     Source: Song et al. (2021), section 3; Kingma et al. (2021), appendix A.
     """
 
-    provides = frozenset(Capability) - {Capability.ENDPOINTS}
+    provides = frozenset(Capability) - {Capability.ENDPOINTS, Capability.MIXING}
 
     def __init__(self, space: Euclidean, schedule: SignalSchedule | None = None) -> None:
         if not isinstance(space, Euclidean):
