@@ -218,7 +218,8 @@ def test_known_and_dropped_sites_leave_finite_gradients(global_seed):
             lambda x, t, cond: network(x), process, how, rv.SiteClocks(0.6, 0.5), schedule.level
         )
         x_0 = torch.randn(200, 3, generator=seeded())
-        loss = rv.Regression()(denoiser, x_0, generator=seeded(1)).mean()
+        objective = rv.Regression(weighting=rv.LikelihoodWeighting())
+        loss = objective(denoiser, x_0, generator=seeded(1)).mean()
         slopes = torch.autograd.grad(loss, list(schedule.shape_parameters()))
         assert all(bool(slope.isfinite().all()) for slope in slopes)
         assert any(float(slope.abs().max()) > 0 for slope in slopes)
@@ -262,6 +263,13 @@ def test_what_cannot_be_learned_is_refused():
         rv.LearnedSchedule(1.0, 0.1)
     with pytest.raises(rv.ClockError, match="Expected a schedule"):
         rv.LearnedSchedule(bends=0)
+    _, denoiser = trainable()
+    x_0 = torch.zeros(3, 1, dtype=torch.float64)
+    for weighting in (None, rv.Simple(), rv.MinSNR()):
+        with pytest.raises(rv.CapabilityError, match=r"freeze it: schedule\.requires_grad_"):
+            rv.Regression(weighting=weighting)(denoiser, x_0, generator=seeded())
+    denoiser.process.schedule.requires_grad_(False)
+    assert rv.Regression()(denoiser, x_0, generator=seeded()).shape == (3,)
     fixed = rv.NetworkDenoiser(lambda x, t, cond: x, rv.Gaussian(LINE), rv.Noise())
     with pytest.raises(rv.CapabilityError, match="learned schedule"):
         rv.LeastVariance(rv.Regression())(fixed, torch.zeros(3, 1))

@@ -39,7 +39,8 @@ class LearnedSchedule(nn.Module, SignalSchedule):
 
     A ``NetworkDenoiser`` of such a process has the schedule among its modules: its parameters are
     trained, moved and saved with those of the network. ``LeastVariance`` is the objective that
-    learns the shape. Show the network ``level`` in the place of t, so that what it has learned of a
+    learns the shape; a plain ``Regression`` refuses to, for it has its least value where the noise
+    is easy. Show the network ``level`` in the place of t, so that what it has learned of a
     noise level stays true when the time of that level changes:
 
         schedule = LearnedSchedule()
@@ -117,6 +118,6 @@ class LearnedSchedule(nn.Module, SignalSchedule):
     def _bent(self, t: Tensor, end: float | None) -> _Shape:
         """The shape h at an end, or at t."""
         where = t if end is None else t.new_full((), end)
-        a, b = softplus(self.heights).to(t), self.slopes.exp().to(t)
+        a, b = softplus(self.heights).to(t), self.slopes.clamp(max=20).exp().to(t)
         bend = torch.sigmoid(b * (where[..., None] - self.centers.to(t)))
         return _Shape(where + bend @ a, 1 + (bend * (1 - bend)) @ (a * b))
