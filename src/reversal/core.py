@@ -282,10 +282,10 @@ class Sampler(ABC):
         denoiser.clocks.refuse(path.space, question)
         if grid is None:
             grid = denoiser.clocks.grid(path, self.own_steps or steps)
+        ticks = question.ticks(path.space, grid)
         first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
-        x = question.start(path.space, first, x_1)
-        walk = copy(self)
-        for k, (t, s) in enumerate(pairwise(question.ticks(path.space, grid))):
+        x, walk = question.start(path.space, first, x_1), copy(self)
+        for k, (t, s) in enumerate(pairwise(ticks)):
             x = walk.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:
                 on_step(k, x)

@@ -51,7 +51,7 @@ class LearnedSchedule(nn.Module, SignalSchedule):
         most: sigma/alpha at t = 1.
         bends: the number of sigmoids.
         learns_ends: whether both ends have a gradient too. Only a loss that has all terms of the
-            bound has its least value at useful ends: ``elbo``, ``StepBound``.
+            bound has its least value at useful ends: ``StepBound``.
 
     Raises:
         ClockError: unless 0 < least < most and bends >= 1.
