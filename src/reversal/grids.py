@@ -159,9 +159,7 @@ class Grid:
     def table(self, function: Callable[..., Any], offsets: tuple[int, ...]) -> list[Any]:
         """Tabulate ``function`` at rows k, k + offset_1, ...: one call, then Python numbers."""
         key = (function, offsets)
-        if key not in self._tables or any(
-            _mark(part) != mark for part, mark in self._learned.get(key, ())
-        ):
+        if key not in self._tables or (self._learned and self._has_changed(key)):
             rows = len(self.times) - max(offsets, default=0)
             times = [self.times[:rows], *(self.times[o : o + rows] for o in offsets)]
             values, read = _watched(function, times)
@@ -169,6 +167,10 @@ class Grid:
             if read:
                 self._learned[key] = [(part, _mark(part)) for part in read]
         return self._tables[key]
+
+    def _has_changed(self, key: Any) -> bool:
+        """Whether a table was computed from learned numbers that are others now."""
+        return any(_mark(part) != mark for part, mark in self._learned.get(key, ()))
 
 
 @final
