@@ -84,7 +84,10 @@ def test_the_log_ratio_falls_and_is_inverted(strength):
     ends = schedule.log_ratio(torch.tensor([1e-300, 1.0], dtype=torch.float64))
     assert ends.tolist() == pytest.approx([-math.log(0.01), -math.log(30.0)], abs=1e-6)
     level = schedule.level(t)
-    assert bool((level.diff() > 0).all()) and float(level[-1]) == pytest.approx(1, abs=1e-6)
+    assert bool((level.diff() > 0).all()) and float(level[-1]) == pytest.approx(1, abs=1e-12)
+    stands = torch.tensor([[0.0, 1 - 2.0**-24, 1.0]])
+    shown = schedule.level(stands)
+    assert shown.tolist()[0] == [0.0, 1 - 2.0**-24, 1.0] and shown.dtype == torch.float32
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 4.0])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from reversal.grids import depends_on
+from reversal.grids import RUNNING_MAX, depends_on
 from reversal.schedules.signal import Signal, SignalSchedule, check_positive
 
 
@@ -74,6 +74,7 @@ class LearnedSchedule(nn.Module, SignalSchedule):
         first, last = 2 * math.log(least), 2 * math.log(most)
         ends = torch.tensor([first, math.log(last - first)])
         self.ends = nn.Parameter(ends, requires_grad=learns_ends)
+        self._first, self._span = ends[0].item(), ends[1].double().exp().item()
 
     def __repr__(self) -> str:
         bits = b"".join(repr(part.tolist()).encode() for part in self.parameters())
@@ -84,9 +85,14 @@ class LearnedSchedule(nn.Module, SignalSchedule):
         yield from (self.heights, self.slopes, self.centers)
 
     def level(self, t: Tensor) -> Tensor:
-        """The level of noise for a network, like t: gamma from 0 to 1 between the first ends."""
-        first, last = 2 * math.log(self.least), 2 * math.log(self.most)
-        return ((self._gamma(t.double())[0] - first) / (last - first)).to(t)
+        """The level of noise for a network, like t: gamma from 0 to 1 between the first ends.
+
+        In a clock per site what stands at 0 or 1 stands there, and nothing else does at 1.
+        """
+        level = (self._gamma(t.double())[0] - self._first) / self._span
+        if t.ndim > 1:
+            level = torch.where((t > 0) & (t < 1), level.clamp(max=RUNNING_MAX), t.double())
+        return level.to(t)
 
     def signal(self, t: Tensor) -> Signal:
         """All coefficients at t; the rates at 0 are those of the first instant."""
