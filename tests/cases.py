@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 import reversal as rv
@@ -40,6 +42,16 @@ def _noise(t: torch.Tensor) -> torch.Tensor:
     return 1.5 * torch.sin(torch.pi / 2 * t)
 
 
+def bent(strength: float = 1.0, **options: Any) -> rv.LearnedSchedule:
+    """A learned schedule on which a training has been."""
+    schedule = rv.LearnedSchedule(**options).requires_grad_(False)
+    wave = torch.linspace(0, 9, len(schedule.heights))
+    schedule.heights += strength * (2 + 2 * wave.sin())
+    schedule.slopes += strength * wave.cos() / 2
+    schedule.centers += strength * (2 * wave).sin() / 20
+    return schedule
+
+
 SPACES = [
     rv.Euclidean(2),
     rv.Euclidean(1, 3, 3),
@@ -65,6 +77,7 @@ SIGNALS = [
     rv.SubVariancePreserving(),
     rv.Shortened(rv.Rectified(), 0.99),
     rv.Signals(_log_signal, _noise),
+    bent(),
 ]
 JUMPS = [
     (rv.Mask, rv.LinearSurvival()),

@@ -37,6 +37,15 @@ def test_the_error_is_of_the_order_of_the_tolerance(tolerance):
     assert got.calls[0] < min(got.calls[1:])
 
 
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-10])
+def test_a_row_may_start_at_the_origin(tolerance):
+    """Dx/dt = 1 + x from 0: x = exp(t) - 1; what is 0 has no size to take a hundredth of."""
+    got = integrate(
+        lambda x, t: 1 + x, torch.zeros(2, 3).double(), 0 * ONE[:2], ONE[:2], *[tolerance] * 2
+    )
+    assert float((got.x - math.expm1(1)).abs().max()) < 10 * tolerance
+
+
 def test_the_order_is_five():
     """The slope of log error against log calls, over six decades of the tolerance."""
     x, logs = real([1.0, 0.0]).expand(4, 2), []

@@ -54,6 +54,7 @@ from reversal.guidance import (
 from reversal.likelihood import (
     DormandPrince,
     Likelihood,
+    MaximumLikelihood,
     RungeKutta,
     UniformDequantization,
     VariationalDequantization,
@@ -74,6 +75,7 @@ from reversal.objectives import (
     ConditionDropout,
     Explicit,
     Implicit,
+    LeastVariance,
     Regression,
     ScoreMatching,
     StepBound,
@@ -82,6 +84,7 @@ from reversal.one_site import OneSite
 from reversal.parametrizations import (
     Cavity,
     Clean,
+    Heads,
     Noise,
     Posterior,
     Preconditioned,
@@ -124,6 +127,7 @@ from reversal.schedules import (
     CosineSurvival,
     ExponentialSurvival,
     Karras,
+    LearnedSchedule,
     LinearSurvival,
     OrnsteinUhlenbeck,
     QuadraticBeta,
@@ -136,7 +140,7 @@ from reversal.schedules import (
     VariancePreserving,
 )
 from reversal.spaces import SO3, Categorical, Counts, Euclidean, Product, Simplex, Torus
-from reversal.times import LogNormalTimes, LowDiscrepancy, OnGrid
+from reversal.times import GridTimes, ImportanceTimes, LogNormalTimes, LowDiscrepancy, OnGrid
 from reversal.weightings import (
     KarrasWeighting,
     LearnedWeighting,
@@ -158,14 +162,15 @@ __all__ = [
     "FromGenerator",
     "VariancePreserving", "QuadraticBeta", "Cosine", "OrnsteinUhlenbeck", "VarianceExploding",
     "Karras", "SubVariancePreserving", "Rectified", "Betas", "Signals", "Shortened",
+    "LearnedSchedule",
     "LinearSurvival", "CosineSurvival", "ExponentialSurvival", "QuadraticVariance",
     "Empirical", "GaussianData", "GaussianMixture", "Enumerated", "Energy", "Action",
     "NetworkDenoiser", "Rescheduled",
-    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned",
+    "Clean", "Noise", "Velocity", "Score", "Posterior", "Cavity", "Preconditioned", "Heads",
     "SharedClock", "FactorClocks", "SiteClocks", "OneSite", "MixedClocks", "AnyClock",
-    "LowDiscrepancy", "OnGrid", "LogNormalTimes",
+    "LowDiscrepancy", "OnGrid", "GridTimes", "LogNormalTimes", "ImportanceTimes",
     "Regression", "Explicit", "Implicit", "ScoreMatching", "ActionMatching",
-    "ConditionDropout", "StepBound",
+    "ConditionDropout", "StepBound", "LeastVariance", "MaximumLikelihood",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
     "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",

@@ -21,14 +21,22 @@ from reversal.errors import ClockError
 from reversal.grids import Grid, Tick
 from reversal.noise import Randomness
 from reversal.questions import Question
-from reversal.times import LowDiscrepancy, OnGrid, Times
+from reversal.times import GridTimes, ImportanceTimes, LowDiscrepancy, OnGrid, Times
 
 
 class Clock(NamedTuple):
-    """A draw: ``time`` is a tree of tensors, ``running`` a tree of bool masks, None if all run."""
+    """A draw: ``time`` is a tree of tensors, ``running`` a tree of bool masks, None if all run.
+
+    Where ``times`` are of importance, one per item, they have a weight for every loss.
+    """
 
     time: Any
     running: Any = None
+    times: ImportanceTimes | None = None
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The losses ``(B,)``, with the mean that they have under uniform times."""
+        return losses if self.times is None else self.times.weigh(self.time, losses)
 
 
 class ClockLaw(ABC):
@@ -60,7 +68,8 @@ class SharedClock(ClockLaw):
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw one time per item."""
-        return Clock(self.times.sample(n, like, generator))
+        weights = self.times if isinstance(self.times, ImportanceTimes) else None
+        return Clock(self.times.sample(n, like, generator), None, weights)
 
     def refuse(self, space: Space, question: Question) -> None:
         """Refuse all evidence."""
@@ -72,9 +81,11 @@ class SharedClock(ClockLaw):
             )
 
     def grid(self, path: Path, steps: int) -> Grid:
-        """The path's own grid; on a product the mean of the factors' grids; of ``OnGrid`` times."""
+        """The path's own grid; on a product the mean of the factors' grids; of times on a grid."""
         if isinstance(self.times, OnGrid):
             return Grid.respaced(self.times.steps, steps)
+        if isinstance(self.times, GridTimes):
+            return self.times.grid
         own = path.grid(steps)
         return Grid.mean(list(own.values())) if isinstance(own, Mapping) else own
 
@@ -110,6 +121,7 @@ class FactorClocks(ClockLaw):
 
     def __post_init__(self) -> None:
         _check_shares(self, 1)
+        refuse_weights(self.times)
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw one time per factor; at least one factor runs where any could."""
@@ -176,6 +188,7 @@ class SiteClocks(ClockLaw):
 
     def __post_init__(self) -> None:
         _check_shares(self, 2)
+        refuse_weights(self.times)
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw the running times and the pattern of stopped sites."""
@@ -235,13 +248,15 @@ class MixedClocks(ClockLaw):
                 f"Expected pairs of a clock law and a positive weight, got {laws!r}. Write "
                 f"MixedClocks([(SiteClocks(), 0.6), (FactorClocks(), 0.4)])."
             )
+        for law, _ in self.laws:
+            refuse_weights(getattr(law, "times", None))
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw from each law, then choose item by item."""
         weights = torch.tensor([weight for _, weight in self.laws], dtype=torch.float64)
         chosen = noise.categorical(weights.to(like.device).expand(n, -1), generator)
         draws = [_by_site(space, law.sample(space, n, like, generator)) for law, _ in self.laws]
-        time, running = draws[0]
+        time, running = draws[0][:2]
         for row, draw in enumerate(draws[1:], start=1):
             pick = chosen == row
             time = state.map(lambda new, old, p=pick: _choose(p, new, old), draw.time, time)
@@ -298,6 +313,15 @@ def _check_shares(law: FactorClocks | SiteClocks, most: float) -> None:
         raise ClockError(
             f"Expected known and dropped to be probabilities with a sum of at most {most:g}, got "
             f"{known} and {dropped}. Give e.g. known=0.25, dropped=0.1."
+        )
+
+
+def refuse_weights(times: Times | None) -> None:
+    """Raise ``ClockError`` for times that weigh a loss, where a loss has many."""
+    if isinstance(times, ImportanceTimes):
+        raise ClockError(
+            "Expected times without weights where sites have their own, got ImportanceTimes. Use "
+            "SharedClock(ImportanceTimes()), or LowDiscrepancy() here."
         )
 
 

@@ -48,6 +48,7 @@ class Capability(StrEnum):
     BRIDGE = "a bridge"
     PRIOR = "a prior"
     ENDPOINTS = "a kernel given both endpoints"
+    MIXING = "noise to mix its flow with"
 
 
 class Law(ABC):
@@ -283,8 +284,7 @@ class Sampler(ABC):
             grid = denoiser.clocks.grid(path, self.own_steps or steps)
         ticks = question.ticks(path.space, grid)
         first = path.prior.sample(n, generator, like) if x_1 is None or dropped is not None else x_1
-        x = question.start(path.space, first, x_1)
-        walk = copy(self)
+        x, walk = question.start(path.space, first, x_1), copy(self)
         for k, (t, s) in enumerate(pairwise(ticks)):
             x = walk.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:

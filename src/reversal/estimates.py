@@ -32,17 +32,29 @@ class Kind(StrEnum):
 
 @final
 class Estimate:
-    """What a denoiser says about one factor at (x_t, t); immutable, converted on request."""
+    """What a denoiser says about one factor at (x_t, t); immutable, converted on request.
 
-    __slots__ = ("kind", "path", "t", "value", "x_t")
+    ``beside`` is a second estimate, of what the first does not convert to.
+    """
 
-    def __init__(self, path: Path, x_t: Tensor, t: Any, kind: Kind, value: Tensor) -> None:
+    __slots__ = ("beside", "kind", "path", "t", "value", "x_t")
+
+    def __init__(
+        self,
+        path: Path,
+        x_t: Tensor,
+        t: Any,
+        kind: Kind,
+        value: Tensor,
+        beside: Estimate | None = None,
+    ) -> None:
         put = object.__setattr__
         put(self, "path", path)
         put(self, "x_t", x_t)
         put(self, "t", t)
         put(self, "kind", kind)
         put(self, "value", value)
+        put(self, "beside", beside)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(
@@ -57,6 +69,7 @@ class Estimate:
             self.t,
             wanted := Kind(getattr(kind, "kind", kind)),
             self.read(wanted),
+            None if self.beside is None else self,
         )
 
     def read(self, kind: Kind) -> Tensor:
@@ -68,6 +81,8 @@ class Estimate:
         if kind is self.kind:
             return self.value
         rule = self.path.conversion(self.kind, kind)
+        if rule is None and self.beside is not None:
+            return self.beside.read(kind)
         if rule is None:
             reach = [other for other in Kind if self.path.conversion(self.kind, other)]
             raise CapabilityError(

@@ -2,12 +2,15 @@ r"""Time grids as values, and ticks: times that know their row of a coefficient 
 
 A grid is a decreasing list of times 1 = t_0 > t_1 > ... > t_N = 0. A sampler walks it tick by tick.
 Whatever a step needs as a function of time is computed for the whole grid in one vectorized float64
-call, the first time that it is asked for, and read row by row as Python numbers after that.
+call, the first time that it is asked for, and read row by row as Python numbers after that. What
+was computed from learned numbers, which say so by ``depends_on``, is computed anew when they
+change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -18,6 +21,14 @@ from reversal.errors import ClockError
 
 RUNNING_MAX = 1 - 2.0**-24
 """The latest time that a running site shows in a per-site clock, where exactly 1 means dropped."""
+_READ: ContextVar[list[Tensor] | None] = ContextVar("read", default=None)
+
+
+def depends_on(parameters: Iterable[Tensor]) -> None:
+    """Say that the coefficients being evaluated depend on numbers that may change."""
+    read = _READ.get()
+    if read is not None:
+        read.extend(parameters)
 
 
 @final
@@ -34,6 +45,7 @@ class Grid:
 
     times: Tensor
     _tables: dict[Any, list[Any]] = field(default_factory=dict, repr=False)
+    _learned: dict[Any, list[tuple[Tensor, Any]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         times = torch.as_tensor(self.times, dtype=torch.float64, device="cpu")
@@ -87,7 +99,7 @@ class Grid:
             process: a Gaussian process, or its schedule.
             steps: N; N - 1 of them between the ratios, the last one to 0.
             rho: how much the steps shrink towards the data.
-            least: the last ratio but 0.
+            least: the last ratio but 0, or that of the first instant if it is greater.
             most: the first ratio, or that at t = 1 if it is less; the grid starts at 1 in any case.
 
         Source: Karras et al. (2022), eq. (5).
@@ -131,6 +143,9 @@ class Grid:
             pattern: the clocks of the stopped sites, ``(B, *sites)``: 0 known, 1 dropped.
             running: bool of the same shape: the sites whose clock is the tick's own time.
         """
+        for key in self._learned:
+            del self._tables[key]
+        self._learned.clear()
         return [Tick(self, row, pattern, running) for row in range(len(self.times))]
 
     def refined(self, theta: float) -> Grid:
@@ -144,11 +159,18 @@ class Grid:
     def table(self, function: Callable[..., Any], offsets: tuple[int, ...]) -> list[Any]:
         """Tabulate ``function`` at rows k, k + offset_1, ...: one call, then Python numbers."""
         key = (function, offsets)
-        if key not in self._tables:
+        if key not in self._tables or (self._learned and self._has_changed(key)):
             rows = len(self.times) - max(offsets, default=0)
             times = [self.times[:rows], *(self.times[o : o + rows] for o in offsets)]
-            self._tables[key] = _rows(function(*times), rows)
+            values, read = _watched(function, times)
+            self._tables[key] = _rows(values, rows)
+            if read:
+                self._learned[key] = [(part, _mark(part)) for part in read]
         return self._tables[key]
+
+    def _has_changed(self, key: Any) -> bool:
+        """Whether a table was computed from learned numbers that are others now."""
+        return any(_mark(part) != mark for part, mark in self._learned.get(key, ()))
 
 
 @final
@@ -176,7 +198,7 @@ class Tick:
         up = self.at(rule)[0]
         if up <= self.time:
             return self, self, later
-        tables, key = self.grid._tables, ("raised", rule, self.row, later.row)
+        tables, key = self.grid._tables, ("raised", rule, self.row, later.row, up)
         if key not in tables:
             tables[key] = [Grid(torch.tensor([up, self.time, later.time], dtype=torch.float64))]
         hat, t, s = tables[key][0].ticks(self.pattern, self.running)
@@ -197,6 +219,7 @@ class Tick:
         return torch.where(self.running, now, self.pattern.to(like))
 
 
+@torch.no_grad()
 def _ratios(process: Any, steps: int, least: float, most: float) -> tuple[Any, Tensor, Tensor]:
     """The schedule of a process, and the logs of its least and greatest ratio."""
     schedule = process if hasattr(process, "time_of") else getattr(process, "schedule", None)
@@ -212,7 +235,9 @@ def _ratios(process: Any, steps: int, least: float, most: float) -> tuple[Any, T
             f"Expected steps >= 1 and 0 < least < most, got steps={steps!r}, least={least} and a "
             f"greatest ratio of {float(high):g}. Leave least and most out for the defaults."
         )
-    return schedule, torch.tensor(least, dtype=torch.float64).log(), high.log()
+    first = -schedule.log_ratio(torch.tensor(2.0**-60, dtype=torch.float64))
+    low = torch.tensor(least, dtype=torch.float64).log()
+    return schedule, torch.maximum(low, first + 1e-3), high.log()
 
 
 Time = Tensor | Tick | Mapping[str, "Tensor | Tick"]
@@ -229,6 +254,21 @@ def evaluate(function: Callable[..., Any], *times: Tensor | Tick, dtype: torch.d
         return first.at(function, *times[1:])  # pyright: ignore[reportArgumentType]
     values = function(*(_double(t) for t in times))
     return _like(values, (value.to(dtype) for value in values))
+
+
+@torch.no_grad()
+def _watched(function: Callable[..., Any], times: list[Tensor]) -> tuple[Any, list[Tensor]]:
+    """The values of a function, and the learned numbers that it read."""
+    token = _READ.set(read := [])
+    try:
+        return function(*times), read
+    finally:
+        _READ.reset(token)
+
+
+def _mark(part: Tensor) -> Any:
+    """What changes whenever a tensor is written to; never the same where torch does not count."""
+    return object() if part.is_inference() else (part.data_ptr(), part._version)
 
 
 def _double(t: Tensor | Tick) -> Tensor:

@@ -147,10 +147,13 @@ class _Walk:
         return scaled.square().reshape(len(gap), -1)
 
     def _first_step(self, x: Any, first: Any, total: Tensor) -> Tensor:
-        """A step over which the velocity carries a row a hundredth of its size or tolerance."""
+        """A step over which the velocity carries a row a hundredth of its size.
+
+        It is a millionth of the way at least, for a row that starts at the origin.
+        """
         size, speed = (self._norm(part, x, x) for part in (_sizes(x, self.spaces), first))
         h = 0.01 * size.clamp_min(1e-5) / speed.clamp_min(1e-15)
-        return torch.minimum(h, total.abs()) * total.sign()
+        return h.clamp(1e-6 * total.abs(), total.abs()) * total.sign()
 
     def _factor(self, error: Tensor, accepted: Tensor) -> Tensor:
         error = torch.where(error.isfinite(), error, 1e9).clamp_min(1e-10)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reversal import noise, state
-from reversal.clocks import Clock, ClockLaw, SharedClock, spread, tensor
+from reversal.clocks import Clock, ClockLaw, SharedClock, refuse_weights, spread, tensor
 from reversal.core import Path, Space
 from reversal.errors import ClockError
 from reversal.noise import Randomness
@@ -32,6 +32,9 @@ class OneSite(ClockLaw):
     """
 
     times: Times = LowDiscrepancy()
+
+    def __post_init__(self) -> None:
+        refuse_weights(self.times)
 
     def sample(self, space: Space, n: int, like: Tensor, generator: Randomness = None) -> Clock:
         """Draw the site that runs, its time, and which of the others are known."""

@@ -93,6 +93,53 @@ class Velocity(_Regressed):
 
 @final
 @dataclass(frozen=True)
+class Heads(Parametrization):
+    """Two outputs of one network, ``(B, 2, *E)``, where a path converts neither into the other.
+
+    On an ``Interpolant`` with noise the default gives the velocity of the flow and, from the noise,
+    the score: what a flow and what a diffusion needs. The loss is the sum of both. Source:
+    Albergo, Boffi and Vanden-Eijnden (2023), section 2.
+
+    Args:
+        first: ``Velocity``, ``Clean`` or ``Noise``.
+        second: another one of them.
+    """
+
+    first: Parametrization = Velocity()
+    second: Parametrization = Noise()
+
+    def __post_init__(self) -> None:
+        pair = (self.first, self.second)
+        if not all(isinstance(how, _Regressed) for how in pair) or self.first == self.second:
+            raise CapabilityError(
+                f"Expected two different ones of Velocity(), Clean() and Noise() for heads, got "
+                f"{self.first} and {self.second}. Write Heads(Velocity(), Noise())."
+            )
+        object.__setattr__(self, "kind", self.first.kind)
+
+    def prepare(self, path: Path, x_t: Tensor, t: Any) -> Tensor:
+        """x_t itself."""
+        return x_t
+
+    def estimate(self, path: Path, x_t: Tensor, t: Any, output: Tensor) -> Estimate:
+        """The first one, with the second beside it."""
+        beside = self.second.estimate(path, x_t, t, output[:, 1])
+        return Estimate(path, x_t, t, self.kind, output[:, 0], beside)
+
+    def loss(self, path: Path, kernel: Kernel, output: Tensor, x_t: Tensor, t: Any) -> Tensor:
+        """The sum of both."""
+        one = self.first.loss(path, kernel, output[:, 0], x_t, t)
+        return one + self.second.loss(path, kernel, output[:, 1], x_t, t)
+
+    def noise_error(self, path: Path, x_t: Tensor, t: Any) -> Tensor:
+        """Refused: two errors have no common scale."""
+        raise CapabilityError(
+            "Expected one output to weigh by its level of noise, got two. Leave out the weighting."
+        )
+
+
+@final
+@dataclass(frozen=True)
 class Score(Parametrization):
     """The network outputs the score, or all log-ratios ``(B, *sites, N)`` on a finite set."""
 

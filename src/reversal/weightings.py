@@ -20,7 +20,13 @@ from reversal.schedules import Signal
 
 
 class Weighting(ABC):
-    """A factor on the squared error of the noise."""
+    """A factor on the squared error of the noise.
+
+    It ``keeps_bound`` where the mean loss depends on the ends of the schedule alone: where w is a
+    function of r times -d log r / dt.
+    """
+
+    keeps_bound = False
 
     @abstractmethod
     def weigh(self, error: Tensor, signal: Signal) -> Tensor:
@@ -44,6 +50,8 @@ class LikelihoodWeighting(Weighting):
 
     Source: Song, Durkan et al. (2021); Kingma et al. (2021).
     """
+
+    keeps_bound = True
 
     def weigh(self, error: Tensor, signal: Signal) -> Tensor:
         """Half the decay of the log signal-to-noise ratio, times the error."""
@@ -89,6 +97,7 @@ class SigmoidWeighting(Weighting):
     """
 
     bias: float = 2.0
+    keeps_bound = True
 
     def weigh(self, error: Tensor, signal: Signal) -> Tensor:
         """The likelihood's weight, fading where little noise is left."""

@@ -149,3 +149,27 @@ def test_a_product_weighs_the_factors_that_are_named():
         loss(c=rv.Simple())
     with pytest.raises(rv.CapabilityError, match="Gaussian noise to weigh"):
         loss(b=rv.Simple())
+
+
+@pytest.mark.parametrize("clocks", [rv.SiteClocks(0.6, 0.5), rv.FactorClocks(0.4, 0.4)], ids=str)
+@pytest.mark.parametrize("schedule", [rv.Rectified(), rv.VarianceExploding()], ids=str)
+def test_a_weight_that_is_infinite_at_a_stopped_site_leaves_the_gradient_finite(schedule, clocks):
+    """At t = 0 and 1 exactly; the gradient is that of the loss by central differences."""
+    path = rv.Gaussian(SPACE, schedule)
+    weights = [rv.LikelihoodWeighting(), rv.KarrasWeighting(), rv.MinSNR(), rv.SigmoidWeighting()]
+    for weighting in weights:
+        for how in KINDS:
+            scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+            denoiser = rv.NetworkDenoiser(lambda x, t, cond, by=scale: by * x, path, how, clocks)
+            loss = rv.Regression(weighting=weighting)(denoiser, data(), generator=seeded(1)).sum()
+            loss.backward()
+            h = 1e-6
+            with torch.no_grad():
+                ends = []
+                for sign in (1, -1):
+                    scale += sign * h
+                    objective = rv.Regression(weighting=weighting)
+                    ends.append(float(objective(denoiser, data(), generator=seeded(1)).sum()))
+                    scale -= sign * h
+            slope = (ends[0] - ends[1]) / (2 * h)
+            assert float(scale.grad) == pytest.approx(slope, rel=1e-5, abs=1e-6 * abs(ends[0]))

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from reversal import parametrizations, state
 from reversal.clocks import ClockLaw, SharedClock
 from reversal.core import Capability, Denoiser, JointEstimate, Kind, Path
 from reversal.denoisers import seen
 from reversal.errors import CapabilityError, SpaceError, listed
-from reversal.parametrizations import Parametrization
+from reversal.parametrizations import Heads, Parametrization
 
 
 @final
@@ -28,6 +28,8 @@ class NetworkDenoiser(Denoiser):
             of each path.
         clocks: the law the network was or will be trained on.
         time: maps t to what a foreign network expects, such as ``lambda t: (999 * t).round()``.
+
+    A schedule with parameters, or times with a memory, are modules of the denoiser.
 
     Raises:
         CapabilityError: if a parametrization has no meaning under its path.
@@ -47,6 +49,7 @@ class NetworkDenoiser(Denoiser):
         self.clocks: Any = SharedClock() if clocks is None else clocks
         self.time = time
         self.parametrization = _resolve(process, parametrization)
+        self.learned = nn.ModuleList(_learned(process, self.clocks))
         self._has_real = any(path.space.is_real for path in state.leaves(process.parts))
         self._forms = state.map(_form, process.parts, self.parametrization)
 
@@ -85,8 +88,19 @@ class NetworkDenoiser(Denoiser):
         return seen.weight(self.network)
 
 
+def _learned(process: Any, clocks: Any) -> list[nn.Module]:
+    """The parts of a process and of a clock law that have a state of their own, each once."""
+    schedules = [getattr(path, "schedule", None) for path in state.leaves(process.parts)]
+    modules = [
+        each for each in (*schedules, getattr(clocks, "times", None)) if isinstance(each, nn.Module)
+    ]
+    return list(dict.fromkeys(modules))
+
+
 def _form(path: Any, how: Parametrization) -> tuple[int, ...]:
     """The shape of an output, without the batch."""
+    if isinstance(how, Heads):
+        return (2, *_form(path, how.first))
     if path.space.is_real:
         is_clean = how.kind is Kind.CLEAN
         return path.space.event_shape if is_clean else path.space.tangent_shape

@@ -46,7 +46,8 @@ def _mix(strength: float, start: Estimate, end: Estimate) -> Estimate:
     if end.path.space.is_real:
         first, last = start.read(end.kind), end.value
         value = first + strength * (last - first)
-        return Estimate(end.path, end.x_t, end.t, end.kind, value)
+        beside = None if end.beside is None else _mix(strength, start, end.beside)
+        return Estimate(end.path, end.x_t, end.t, end.kind, value, beside)
     if strength == 0:
         return start
     first, last = precise(start).score, precise(end).score

@@ -88,7 +88,7 @@ def flow_log_prob(
     """
     denoiser.process.space.check(x, "x")
     posed = Posed.of(denoiser, x, given, observed, cond, generator)
-    flow = _Flow.of(posed, posed.held(x), probes, prior)
+    flow = Flow.of(posed, posed.held(x), probes, prior)
     solver = DormandPrince() if solver is None else solver
     fine, coarse = (flow.scored(each, edge) for each, edge in ((solver, 1), (solver.coarser, 2)))
     return flow.likelihood(fine, coarse, solver.resolution)
@@ -139,14 +139,14 @@ def sample_with_log_prob(
     refuse_jumps(path, question.stop)
     first = _prior(path).sample(n, generator, like) if x_1 is None or dropped is not None else x_1
     x = question.start(path.space, first, x_1)
-    flow = _Flow.of(Posed(denoiser, x, cond, question, generator), x, probes, prior)
+    flow = Flow.of(Posed(denoiser, x, cond, question, generator), x, probes, prior)
     solver = DormandPrince() if solver is None else solver
     drawn, fine = flow.drawn(solver, 1)
     _, coarse = flow.drawn(solver.coarser, 2)
     return drawn, flow.likelihood(fine, coarse, solver.resolution)
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     """log p_prior(x_1), ``(B,)``, and the divergence by every probe, ``(B, K)``.
 
     Errors of the two may cancel in their sum, so that each is compared alone.
@@ -158,19 +158,28 @@ class _Terms(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class _Flow:
-    """The flow of the running sites of states x, with signs ``(B, K, T)`` or None for all axes."""
+class Flow:
+    """The flow of the running sites of states x, with signs ``(B, K, T)`` or None for all axes.
+
+    Where it ``trains``, what it gives has a gradient.
+    """
 
     posed: Posed
     x: Any
     tangents: Tangents
     signs: Tensor | None
     prior: Callable[[Any], Tensor] | None
+    trains: bool = False
 
     @classmethod
     def of(
-        cls, posed: Posed, x: Any, probes: int | None, prior: Callable[[Any], Tensor] | None
-    ) -> _Flow:
+        cls,
+        posed: Posed,
+        x: Any,
+        probes: int | None,
+        prior: Callable[[Any], Tensor] | None,
+        trains: bool = False,
+    ) -> Flow:
         """Check what is asked, and draw the signs."""
         path = posed.path
         if torch.is_inference_mode_enabled():
@@ -187,22 +196,22 @@ class _Flow:
         if not isinstance(probes, int) or probes < 0:
             raise SpaceError(f"Expected probes >= 0, got {probes!r}. 0 is exact; None chooses.")
         if probes == 0:
-            return cls(posed, x, tangents, None, prior)
+            return cls(posed, x, tangents, None, prior, trains)
         shape = (posed.size, probes, tangents.dimension)
         u = noise.uniform(shape, posed.like, posed.generator)
-        return cls(posed, x, tangents, 1 - 2 * (u < 0.5).double(), prior)
+        return cls(posed, x, tangents, 1 - 2 * (u < 0.5).double(), prior, trains)
 
-    def scored(self, solver: Solver, edge: float) -> _Terms:
+    def scored(self, solver: Solver, edge: float) -> Terms:
         """Both terms of log p, by the flow from data to noise."""
         x_1, spread = self._follow(solver, edge, 0.0, 1.0)
-        return _Terms(self._prior_log_prob(x_1), spread)
+        return Terms(self._prior_log_prob(x_1), spread)
 
-    def drawn(self, solver: Solver, edge: float) -> tuple[Any, _Terms]:
+    def drawn(self, solver: Solver, edge: float) -> tuple[Any, Terms]:
         """Data, and both terms of their log p."""
         x_0, spread = self._follow(solver, edge, 1.0, 0.0)
-        return x_0, _Terms(self._prior_log_prob(self.x), -spread)
+        return x_0, Terms(self._prior_log_prob(self.x), -spread)
 
-    def likelihood(self, fine: _Terms, coarse: _Terms, resolution: float) -> Likelihood:
+    def likelihood(self, fine: Terms, coarse: Terms, resolution: float) -> Likelihood:
         """The mean over the probes, held against a coarser solution, term by term."""
         value = fine.end + fine.spread.mean(1)
         bias = (fine.end - coarse.end).abs()
@@ -248,8 +257,10 @@ class _Flow:
         with torch.enable_grad():
             v = self.posed.like.new_zeros((len(t), self.tangents.dimension)).requires_grad_()
             u = self._velocity(self.tangents.put(self.tangents.walked(y, v), self.x), t)
-            spread = trace(u, v) if self.signs is None else probed(u, v, self.signs)
-        return {**self.tangents.split(u.detach()), _SPREAD: spread.detach()}
+            again = self.trains
+            spread = trace(u, v, again) if self.signs is None else probed(u, v, self.signs, again)
+        u, spread = (u, spread) if self.trains else (u.detach(), spread.detach())
+        return {**self.tangents.split(u), _SPREAD: spread}
 
     def _velocity(self, x: Any, t: Tensor) -> Tensor:
         path, clock = self.posed.path, self.posed.clock(t)

@@ -61,7 +61,7 @@ class ActionMatching(Objective):
         ends = paired(path, x_0, x_1, cond, generator)
         start, end = torch.zeros_like(clock.time), torch.ones_like(clock.time)
         x_t, last = (path.kernel(x_0, t, *ends).sample(generator) for t in (clock.time, end))
-        inside = self._inside(denoiser, x_t, clock.time, cond)
+        inside = clock.weigh(self._inside(denoiser, x_t, clock.time, cond))
         return denoiser.value(x_0, start, cond) - denoiser.value(last, end, cond) + inside
 
     def _inside(self, action: Action, x_t: Any, t: Tensor, cond: Any) -> Tensor:

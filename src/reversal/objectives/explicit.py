@@ -61,11 +61,12 @@ class Explicit(Objective):
                 f"Expected a target of the process of the denoiser, {ours}, got one of {theirs}: "
                 f"their scores belong to other marginals. Give both the same process."
             )
-        t, x_t = noised(denoiser, x_0, observed, x_1, generator)
+        clock, x_t = noised(denoiser, x_0, observed, x_1, generator)
+        t = clock.time
         with torch.no_grad():
             known = self.target(x_t, t, cond).score
         loss = explicit_rate(ours, t, denoiser(x_t, t, cond).score, known, x_t)
-        return loss if self.weight is None else self.weight(t) * loss
+        return clock.weigh(loss if self.weight is None else self.weight(t) * loss)
 
 
 def explicit_rate(process: Process, t: Tensor, score: Any, target: Any, x: State) -> Tensor:

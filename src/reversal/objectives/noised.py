@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from reversal import state
+from reversal.clocks import Clock
 from reversal.core import Capability, Denoiser
 from reversal.errors import CapabilityError, ClockError
 from reversal.noise import Randomness
@@ -15,8 +16,8 @@ from reversal.state import State, Tree
 
 def noised(
     denoiser: Denoiser, x_0: State, observed: Tree, x_1: State | None, generator: Randomness
-) -> tuple[Tensor, Any]:
-    """Return times ``(B,)`` of the denoiser's clock law, and draws of x_t.
+) -> tuple[Clock, Any]:
+    """Return a clock of times ``(B,)`` of the denoiser's law, and draws of x_t.
 
     Raises:
         CapabilityError: if the path has no generator, or is given both ends.
@@ -34,4 +35,4 @@ def noised(
             "Expected one time per item and no gaps for a loss of the generator, got others. "
             "Use SharedClock() and whole rows."
         )
-    return clock.time, process.kernel(x_0, clock.time).sample(generator)
+    return clock, process.kernel(x_0, clock.time).sample(generator)

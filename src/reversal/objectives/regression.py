@@ -22,6 +22,7 @@ from reversal.core import Capability, Denoiser, Objective
 from reversal.denoisers.network import NetworkDenoiser
 from reversal.errors import CapabilityError, ClockError, SpaceError, listed
 from reversal.noise import Randomness
+from reversal.schedules import LearnedSchedule
 from reversal.state import State, Tree
 from reversal.weightings import Weighting
 
@@ -66,7 +67,8 @@ class Regression(Objective):
             generator: where randomness comes from.
 
         Raises:
-            CapabilityError: if the denoiser is not a network, or the path does not take ``x_1``.
+            CapabilityError: if the denoiser is not a network, or the path does not take ``x_1``, or
+                a schedule is learned by a weighting that does not keep the bound.
             ClockError: if entries are missing under a clock law that cannot show it.
         """
         network = _trainable(denoiser)
@@ -92,11 +94,12 @@ class Regression(Objective):
             x_t,
             clock.time,
             _complete(space.parts, self.weighting, "weighting"),
+            clock.running,
         )
         losses = state.map(_masked, losses, clock.running)
         if isinstance(losses, Mapping):
             losses = {name: self.weights.get(name, 1.0) * part for name, part in losses.items()}
-        return state.total(losses)
+        return clock.weigh(state.total(losses))
 
 
 def _trainable(denoiser: Denoiser) -> NetworkDenoiser:
@@ -138,14 +141,37 @@ def paired(path: Any, x_0: Any, x_1: Any, cond: Any, generator: Randomness) -> t
 
 
 def _loss(
-    how: Any, path: Any, kernel: Any, output: Any, x_t: Tensor, t: Tensor, weighting: Any
+    how: Any,
+    path: Any,
+    kernel: Any,
+    output: Any,
+    x_t: Tensor,
+    t: Tensor,
+    weighting: Weighting | None,
+    running: Tensor | None,
 ) -> Tensor:
     """The divergence of a factor, or its squared error of the noise with a weight."""
+    _check_learned(path, weighting)
     loss = how.loss(path, kernel, output, x_t, t)
     if weighting is None:
         return loss
+    if running is not None:  # a weight may be infinite where no loss is
+        t = torch.where(running, spread(path.space, t), 0.5)
     scale = how.noise_error(path, x_t, t) ** 2
     return weighting.weigh(scale * loss, path.signal(t, x_t.dtype))
+
+
+def _check_learned(path: Any, weighting: Weighting | None) -> None:
+    """Refuse a loss that a schedule in training would lower by itself, at easy levels of noise."""
+    schedule = getattr(path, "schedule", None)
+    if not isinstance(schedule, LearnedSchedule) or getattr(weighting, "keeps_bound", False):
+        return
+    if torch.is_grad_enabled() and any(p.requires_grad for p in schedule.shape_parameters()):
+        raise CapabilityError(
+            f"Expected a loss whose mean the shape of a learned schedule leaves alone, got "
+            f"Regression with weighting={weighting}. Use LeastVariance(Regression("
+            f"weighting=LikelihoodWeighting())), or freeze it: schedule.requires_grad_(False)."
+        )
 
 
 def _complete(parts: Any, given: Any, name: str) -> Any:
@@ -181,7 +207,7 @@ def _withdraw(clock: Clock, space: Any, observed: Tree) -> Clock:
         observed,
     )
     running = state.map(lambda r, mask: r if mask is None else r & mask, clock.running, observed)
-    return Clock(time, running)
+    return clock._replace(time=time, running=running)
 
 
 def _refuse_parts(space: Any, time: Tensor, mask: Any) -> None:

@@ -126,7 +126,7 @@ class Brownian(Process):
         schedule: the operational time, ``QuadraticVariance`` by default.
     """
 
-    provides = frozenset(Capability) - {Capability.ENDPOINTS}
+    provides = frozenset(Capability) - {Capability.ENDPOINTS, Capability.MIXING}
     starts_singular = False
 
     def __init__(self, space: Any, schedule: VarianceSchedule | None = None) -> None:

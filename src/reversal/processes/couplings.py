@@ -25,7 +25,7 @@ class Coupling(ABC):
 
     source: Prior | None
 
-    @abstractmethod
+    @final
     def pair(
         self,
         x_0: Tensor,
@@ -41,7 +41,23 @@ class Coupling(ABC):
                 source if None.
             cond: the condition of each x_0.
             generator: where randomness comes from.
+
+        Raises:
+            SpaceError: if there is neither x_1 nor a source, or x_1 is of another shape.
         """
+        if x_1 is None and self.source is not None:
+            x_1 = self.source.sample(len(x_0), generator, x_0)
+        if x_1 is None or x_1.shape != x_0.shape:
+            got = "none" if x_1 is None else f"shape {tuple(x_1.shape)}"
+            raise SpaceError(
+                f"Expected one x_1 for every x_0, of shape {tuple(x_0.shape)}, under {self}, got "
+                f"{got}. Pass x_1=... beside x_0."
+            )
+        return self.ordered(x_0, x_1, cond, generator)
+
+    @abstractmethod
+    def ordered(self, x_0: Tensor, x_1: Tensor, cond: Any, generator: Randomness) -> Tensor:
+        """Put a batch of x_1, one for every x_0, in the order of the x_0."""
 
 
 @final
@@ -51,19 +67,9 @@ class Paired(Coupling):
 
     source = None
 
-    def pair(
-        self,
-        x_0: Tensor,
-        x_1: Tensor | None = None,
-        cond: Any = None,
-        generator: Randomness = None,
-    ) -> Tensor:
-        """The x_1 that was handed over.
-
-        Raises:
-            SpaceError: if there is none, or of another shape.
-        """
-        return _same_shape(x_0, x_1, "a paired coupling")
+    def ordered(self, x_0: Tensor, x_1: Tensor, cond: Any, generator: Randomness) -> Tensor:
+        """The x_1 as they were handed over."""
+        return x_1
 
 
 @final
@@ -77,15 +83,9 @@ class Unpaired(Coupling):
 
     source: Prior | None = None
 
-    def pair(
-        self,
-        x_0: Tensor,
-        x_1: Tensor | None = None,
-        cond: Any = None,
-        generator: Randomness = None,
-    ) -> Tensor:
-        """A draw for each, or what was handed over, as it comes."""
-        return _drawn(self.source, x_0, x_1, generator)
+    def ordered(self, x_0: Tensor, x_1: Tensor, cond: Any, generator: Randomness) -> Tensor:
+        """The x_1 as they come."""
+        return x_1
 
 
 @final
@@ -122,15 +122,8 @@ class OptimalTransport(Coupling):
                 f"{self.condition}. Leave them out for the exact plan."
             )
 
-    def pair(
-        self,
-        x_0: Tensor,
-        x_1: Tensor | None = None,
-        cond: Any = None,
-        generator: Randomness = None,
-    ) -> Tensor:
+    def ordered(self, x_0: Tensor, x_1: Tensor, cond: Any, generator: Randomness) -> Tensor:
         """Put the x_1 of a batch in the order of the plan."""
-        x_1 = _drawn(self.source, x_0, x_1, generator)
         if len(x_0) == 0:
             return x_1
         cost = torch.cdist(x_0.flatten(1).double(), x_1.flatten(1).double()) ** 2
@@ -198,19 +191,3 @@ def _apart(cond: Any, n: int, generator: Randomness) -> Tensor:
     if flat.is_floating_point():
         return torch.cdist(flat.double(), flat[order].double()) ** 2
     return (flat[:, None] != flat[order]).any(-1).double()
-
-
-def _drawn(source: Prior | None, x_0: Tensor, x_1: Tensor | None, generator: Randomness) -> Tensor:
-    if x_1 is None and source is not None:
-        return source.sample(len(x_0), generator, x_0)
-    return _same_shape(x_0, x_1, "a coupling without a source")
-
-
-def _same_shape(x_0: Tensor, x_1: Tensor | None, what: str) -> Tensor:
-    if x_1 is None or x_1.shape != x_0.shape:
-        got = "none" if x_1 is None else f"shape {tuple(x_1.shape)}"
-        raise SpaceError(
-            f"Expected one x_1 for every x_0, of shape {tuple(x_0.shape)}, under {what}, got "
-            f"{got}. Pass x_1=... beside x_0."
-        )
-    return x_1

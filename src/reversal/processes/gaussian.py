@@ -40,12 +40,12 @@ class Gaussian(Process):
         space: ``Euclidean``.
         schedule: ``VariancePreserving`` (default), ``QuadraticBeta``, ``Cosine``,
             ``OrnsteinUhlenbeck``, ``VarianceExploding``, ``Karras``, ``SubVariancePreserving``,
-            ``Rectified``, or ``Signals`` of your own.
+            ``Rectified``, ``Signals`` of your own, or a ``LearnedSchedule``.
 
     Source: Song et al. (2021), section 3; Kingma et al. (2021), appendix A.
     """
 
-    provides = frozenset(Capability) - {Capability.ENDPOINTS}
+    provides = frozenset(Capability) - {Capability.ENDPOINTS, Capability.MIXING}
 
     def __init__(self, space: Euclidean, schedule: SignalSchedule | None = None) -> None:
         if not isinstance(space, Euclidean):
@@ -78,7 +78,8 @@ class Gaussian(Process):
     @property
     def prior(self) -> Prior:
         """N(0, alpha_1^2 + sigma_1^2): the marginal of data with unit variance."""
-        last = self.schedule.signal(torch.ones((), dtype=torch.float64))
+        with torch.no_grad():
+            last = self.schedule.signal(torch.ones((), dtype=torch.float64))
         return NormalPrior(self.space, math.hypot(float(last.alpha), float(last.sigma)))
 
     def kernel(self, x_0: Tensor, t: Any) -> NoisedKernel:
@@ -89,7 +90,7 @@ class Gaussian(Process):
     def transition(self, x_s: Tensor, s: Any, t: Any) -> NormalKernel:
         """N((alpha_t / alpha_s) x_s, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2)."""
         step = self._step(t, s, x_s.dtype)
-        return NormalKernel(_exp(step.decay) * x_s, step.sigma_t * step.fraction**0.5)
+        return NormalKernel(_exp(step.decay) * x_s, step.sigma_t * _root(step.fraction))
 
     def bridge(self, x_0: Tensor, x_t: Tensor, s: Any, t: Any) -> NormalKernel:
         """The normal law of x_s given both ends."""
@@ -143,6 +144,7 @@ class Gaussian(Process):
         a, b = _COMBINATIONS[kind](signal)
         return signal.alpha / (b * signal.alpha - a * signal.sigma)
 
+    @torch.no_grad()
     def grid(self, steps: int) -> Grid:
         r"""Steps in the angle :math:`\theta = \arctan(\sigma/\alpha)`, smaller towards data."""
         fine = torch.linspace(0, 1, 8193, dtype=torch.float64)
@@ -159,9 +161,9 @@ class Gaussian(Process):
         return evaluate(self.schedule.step, self.space.align(t), self.space.align(s), dtype=dtype)
 
     def _bridge(self, clean: Tensor, x_t: Tensor, step: Any, eta: float) -> NormalKernel:
-        carried = step.sigma_s * (1 - eta**2 * step.fraction) ** 0.5 / _positive(step.sigma_t)
+        carried = step.sigma_s * _root(1 - eta**2 * step.fraction) / _positive(step.sigma_t)
         mean = _mix(carried, x_t, step.alpha_s - carried * step.alpha_t, clean)
-        return NormalKernel(mean, eta * step.sigma_s * step.fraction**0.5)
+        return NormalKernel(mean, eta * step.sigma_s * _root(step.fraction))
 
     def _rule(self, source: Kind, target: Kind) -> Callable[[Tensor, Tensor, Any], Tensor]:
         blend = partial(_blend, self.schedule, _COMBINATIONS[source], _COMBINATIONS[target])
@@ -304,6 +306,12 @@ def _mix(a: Any, x: Tensor, b: Any, y: Tensor) -> Tensor:
 
 def _positive(value: Any) -> Any:
     return value.clamp_min(_TINY) if isinstance(value, Tensor) else max(value, _TINY)
+
+
+def _root(value: Any) -> Any:
+    """The square root; of learned numbers, with a finite slope at 0."""
+    is_learned = isinstance(value, Tensor) and value.requires_grad
+    return (value.clamp_min(torch.finfo(value.dtype).tiny) if is_learned else value) ** 0.5
 
 
 def _exp(value: Any) -> Any:

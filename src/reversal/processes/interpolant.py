@@ -5,11 +5,17 @@ r"""Interpolants: a path between any two laws, which need not be a Markov proces
    u_t = E[x_1 - x_0 + \dot\sigma_t z \mid x_t] .
 
 The flow of the velocity u_t carries the law at 1 to the law at 0. An ``Interpolant`` has no
-generator, and hence no churn, no bridge and no bound. With noise, the same mixture of pinned
+generator, and hence no bridge and no bound. With noise, its flow may be mixed with any amount of
+
+.. math:: \tfrac{a}{2} \nabla \log q_t\, d\tau + \sqrt{a}\, dW, \qquad
+   a = 4 c^2 \sigma_t^2, \quad \nabla \log q_t = -E[z | x_t] / \sigma_t ,
+
+which leaves the marginals as they are: churn c. With noise, too, the same mixture of pinned
 Brownian motions has a second reading: ``BrownianBridge`` walks back by the bridge around an
 estimate of x_0, which is the Markov process with the same marginals. Source: Albergo and
-Vanden-Eijnden (2023), eq. (2.1) and (2.10); Lipman et al. (2023); Liu et al. (2023); Peluchetti
-(2023) and Shi et al. (2023) for bridges.
+Vanden-Eijnden (2023), eq. (2.1) and (2.10); Albergo, Boffi and Vanden-Eijnden (2023), section 2,
+for the mixture; Lipman et al. (2023); Liu et al. (2023); Peluchetti (2023) and Shi et al. (2023)
+for bridges.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ import torch
 from torch import Tensor
 
 from reversal import noise as randomness
-from reversal.core import Capability, Kernel, Kind, Path, Prior
+from reversal.core import Capability, Generator, Kernel, Kind, Path, Prior
 from reversal.errors import CapabilityError, SpaceError
 from reversal.grids import Grid, evaluate
 from reversal.noise import Randomness
@@ -97,7 +103,8 @@ class Interpolant(Lines):
     A path, not a process: train it by ``Regression``, sample it by ``Euler(churn=0)`` or ``Heun``;
     both take ``x_1=``, and need it where the coupling has no source. Without noise ``Clean`` and
     ``Velocity`` say the same; with noise they are two networks, and ``Noise`` is a third one, whose
-    output is the score.
+    output is the score. One network with ``Heads(Velocity(), Noise())`` is sampled by
+    ``Euler(churn)`` as well.
     """
 
     def __init__(
@@ -105,7 +112,8 @@ class Interpolant(Lines):
     ) -> None:
         _check_lines(space, coupling, noise >= 0 and sigma_min >= 0, f"{noise} and {sigma_min}")
         super().__init__(space, coupling, noise, sigma_min)
-        self.provides = frozenset({Capability.VELOCITY, Capability.ENDPOINTS})
+        mixing = {Capability.MIXING} if noise or sigma_min else set()
+        self.provides = frozenset({Capability.VELOCITY, Capability.ENDPOINTS} | mixing)
 
     def ancestor(self, x_t: Any, t: Any, s: Any, estimate: Any, eta: float = 1.0) -> Kernel:
         """Refused: an interpolant is not Markov and has no bridge."""
@@ -125,6 +133,18 @@ class Interpolant(Lines):
             (Kind.CLEAN, Kind.VELOCITY): self._velocity_of_clean,
         }
         return rules.get((source, target))
+
+    def mixed(self, x_t: Tensor, t: Any, s: Any, estimate: Any, churn: float) -> Generator:
+        """The reversed flow and its noise, integrated over the step from t down to s.
+
+        Raises:
+            CapabilityError: if the estimate has no velocity, or no noise.
+        """
+        at, to = evaluate(_both, self.space.align(t), self.space.align(s), dtype=x_t.dtype)
+        h, sigma = at - to, _spread(at, self.noise, self.sigma_min)
+        pull = 2 * churn**2 * sigma * estimate.read(Kind.NOISE)
+        drift = -h * (estimate.read(Kind.VELOCITY) + pull)
+        return Generator(drift, 4 * churn**2 * h * sigma**2)
 
     def _score_of_noise(self, value: Tensor, x_t: Tensor, t: Any) -> Tensor:
         (at,) = evaluate(_itself, self.space.align(t), dtype=x_t.dtype)
@@ -258,6 +278,10 @@ def _pinned(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """The share of the way to x_0 that a step goes, and its spread."""
     share = 1 - s / t.clamp_min(_TINY)
     return share, (s * share).clamp_min(0).sqrt()
+
+
+def _both(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    return t, s
 
 
 def _itself(t: Tensor) -> tuple[Tensor]:

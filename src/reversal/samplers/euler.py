@@ -6,7 +6,7 @@ r"""Euler's step: Euler-Maruyama, the geodesic random walk and tau-leaping are o
 with drift B, covariance A and jump intensities Lambda of the reversal K_c, frozen at x_t and
 integrated over the step. Where states are ordered, as counts are, jump y happens Poisson(Lambda_y)
 times. At churn 0 a diffusion follows its velocity,
-:math:`x_s = x_t - (t - s) u_t`.
+:math:`x_s = x_t - (t - s) u_t`, and so does an interpolant, which with noise takes any churn.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Euler(Sampler):
             )
 
     def check(self, path: Path) -> None:
-        """A generator; at churn 0 a velocity will do."""
-        needed = {Capability.GENERATOR} | ({Capability.VELOCITY} if self.churn == 0 else set())
+        """A generator, or noise to mix a flow with; at churn 0 a velocity will do."""
+        needed = {Capability.GENERATOR, Capability.MIXING}
+        needed |= {Capability.VELOCITY} if self.churn == 0 else set()
         require(self, path, needed, "Use Euler(churn=0) for a path, Ancestral() for a chain.")
 
     def advance(
@@ -103,6 +104,9 @@ class Euler(Sampler):
     ) -> Tensor:
         if self._follows_velocity(path):
             return drift(path, x_t, t, s, estimate.read(Kind.VELOCITY))
+        if Capability.MIXING in path.provides:
+            law = path.mixed(x_t, t, s, estimate, self.churn)
+            return law.step(path.noisy_space, x_t, generator)
         law = path.increment(x_t, t, s) if law is None else law
         law = law.reversal(estimate.read(Kind.SCORE), self.churn)
         return law.step(path.noisy_space, x_t, generator)

@@ -7,6 +7,7 @@ from reversal.schedules.betas import Betas
 from reversal.schedules.derived import Shortened, Signals
 from reversal.schedules.exploding import Karras, VarianceExploding
 from reversal.schedules.fading import Rectified, SubVariancePreserving
+from reversal.schedules.learned import LearnedSchedule
 from reversal.schedules.preserving import (
     Cosine,
     OrnsteinUhlenbeck,
@@ -35,6 +36,7 @@ __all__ = [
     "CosineSurvival",
     "ExponentialSurvival",
     "Karras",
+    "LearnedSchedule",
     "LinearSurvival",
     "OrnsteinUhlenbeck",
     "QuadraticBeta",

@@ -84,6 +84,7 @@ class SignalSchedule(ABC):
         return self.log_alpha(t) - self.signal(t).sigma.log()
 
     @final
+    @torch.no_grad()
     def time_of(self, log_ratio: Tensor) -> Tensor:
         """The time at which ``log_ratio`` is reached, 0 or 1 where it is not.
 

@@ -25,6 +25,7 @@ SCHEDULES: dict[str, Any] = {
     for name, found in vars(schedules).items()
     if is_dataclass(found) and found is not schedules.Signals
 }
+PLAIN = (int, float, str, list, tuple, dict, type(None))
 _TIMES = (LowDiscrepancy, OnGrid, LogNormalTimes)
 CLOCKS: dict[str, type[Any]] = {c.__name__: c for c in (*_LAWS, *_TIMES)}
 
@@ -118,7 +119,7 @@ def _to_config(value: Any, known: Mapping[str, Any], wanted: str) -> dict[str, A
         )
     values = {field.name: getattr(value, field.name) for field in fields(value)}
     return {"type": kind} | {
-        name: _to_config(part, known, wanted) if is_dataclass(part) else part
+        name: part if isinstance(part, PLAIN) else _to_config(part, known, wanted)
         for name, part in values.items()
     }
 
