@@ -109,6 +109,7 @@ from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVa
 from reversal.samplers import (
     DEIS,
     Adaptive,
+    AdaptiveSDE,
     Ancestral,
     Euler,
     Heun,
@@ -168,7 +169,7 @@ __all__ = [
     "ConditionDropout", "StepBound",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
-    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
+    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive", "AdaptiveSDE",
     "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise", "BrownianPath",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
     "Adjusted", "Clip", "DynamicThreshold",

@@ -1,6 +1,7 @@
 """Ways to walk from noise to data: one file per sampler."""
 
 from reversal.samplers.adaptive import Adaptive
+from reversal.samplers.adaptive_sde import AdaptiveSDE
 from reversal.samplers.ancestral import Ancestral
 from reversal.samplers.corrector import PredictorCorrector
 from reversal.samplers.deis import DEIS
@@ -12,6 +13,6 @@ from reversal.samplers.repaint import RePaint
 from reversal.samplers.unipc import UniPC
 
 __all__ = [
-    "DEIS", "Adaptive", "Ancestral", "Euler", "Heun", "Langevin", "Multistep", "PredictorCorrector",
-    "RePaint", "UniPC",
+    "DEIS", "Adaptive", "AdaptiveSDE", "Ancestral", "Euler", "Heun", "Langevin", "Multistep",
+    "PredictorCorrector", "RePaint", "UniPC",
 ]  # fmt: skip
