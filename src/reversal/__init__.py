@@ -151,6 +151,7 @@ from reversal.weightings import (
 
 if TYPE_CHECKING:
     from reversal.amortized import AmortizedPosterior
+    from reversal.answers.methods import Flow
     from reversal.metrics.pooling import Pooled, pool, pool_draws
     from reversal.model import Model, load
 
@@ -183,7 +184,7 @@ __all__ = [
     "Levels", "DensityDecoder", "DiscretizedDecoder", "dequantized", "dequantized_bound",
     "dequantized_log_prob", "UniformDequantization", "VariationalDequantization",
     "Perceptron", "Transformer", "ConditionalMLP", "AmortizedPosterior", "Box",
-    "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
+    "Model", "load", "Flow", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
     "NotFittedError", "CheckpointError", "ConvergenceError",
@@ -192,6 +193,7 @@ __all__ = [
 
 _HOMES = {
     "AmortizedPosterior": "reversal.amortized",
+    "Flow": "reversal.answers.methods",
     "Model": "reversal.model",
     "load": "reversal.model",
     "pool": "reversal.metrics.pooling",

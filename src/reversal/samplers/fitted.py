@@ -71,11 +71,10 @@ def fitted_grid(
             f"Expected n >= 2 states and at least as many nodes as steps, {steps}, got n={n} and "
             f"nodes={nodes!r}. Leave them out for the defaults."
         )
-    if x_1 is None:
-        x_1 = path.prior.sample(n, generator, denoiser.like)
-    path.noisy_space.check(x_1, "x_1", n)
+    first = path.prior.sample(n, generator, denoiser.like) if x_1 is None else x_1
+    path.noisy_space.check(first, "x_1", n)
     fine = path.grid(nodes)
-    chosen = cheapest(_costs(denoiser, fine, x_1, cond), steps)
+    chosen = cheapest(_costs(denoiser, fine, first, cond), steps)
     return Grid(fine.times[chosen])
 
 
