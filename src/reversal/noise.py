@@ -188,7 +188,8 @@ class _Path:
         nodes = torch.tensor([*ids, _LEAVES + key], device=self.stream.device)
         self.kept[first:] = self._nodes(nodes[:, None, None])
         self.last = index
-        tents = [_tent(key, level) * scale for level, scale in enumerate(self.scales)]
+        inside = [(key / (1 << (_KEYS - level))) % 1 for level in range(self.depth + 1)]
+        tents = [min(at, 1 - at) * scale for at, scale in zip(inside, self.scales, strict=True)]
         tents[-1] = (tents[-1] * (self.scales[-1] - tents[-1])) ** 0.5
         weights = torch.tensor(tents, dtype=torch.float64, device=self.stream.device)
         moved = (weights @ self.kept.flatten(1)).view_as(self.root)
@@ -227,12 +228,6 @@ def _pair(stream: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     radius = first.add(0.5).mul_(2.0**-32).add_(0.5).log_().mul_(-2).sqrt_()
     angle = second * (2 * math.pi * 2.0**-32)
     return angle.cos().mul_(radius), angle.sin().mul_(radius)
-
-
-def _tent(key: int, level: int) -> float:
-    """The distance of a key from the ends of its node, in units of the node's length."""
-    inside = (key & ((1 << (_KEYS - level)) - 1)) * 2.0 ** (level - _KEYS)
-    return min(inside, 1 - inside)
 
 
 def over(generator: Randomness, t: Any, s: Any) -> Randomness:

@@ -54,38 +54,25 @@ class NetworkDenoiser(Denoiser):
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """Estimate at (x_t, t)."""
         output = self.outputs(x_t, t, cond)
-        read = state.map(
-            lambda path, how, x, at, out: how.estimate(path, x, at, out),
-            self.process.parts,
-            self.parametrization,
-            x_t,
-            t,
-            output,
-        )
+        read = state.map(_estimate, self.process.parts, self.parametrization, x_t, t, output)
         return JointEstimate(read) if isinstance(read, dict) else read
 
     def outputs(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """The raw outputs, a tree over the factors."""
-        fed = state.map(
-            lambda path, how, x, at: how.prepare(path, x, at),
-            self.process.parts,
-            self.parametrization,
-            x_t,
-            t,
-        )
-        n = state.batch_size(x_t)
-        shown = self.clocks.show(self.process.space, t, n, state.like(x_t))
-        shown = state.map(partial(_cast, self._dtype(x_t)), shown)
+        fed = state.map(_prepare, self.process.parts, self.parametrization, x_t, t)
+        n, like = state.batch_size(x_t), state.like(x_t)
+        shown = self.clocks.show(self.process.space, t, n, like)
+        shown = state.map(partial(_cast, self._dtype(like)), shown)
         if self.time is not None:
             shown = state.map(self.time, shown)
         output = self.network(fed, shown, cond)
         state.map(partial(_check_output, n), self._forms, output)
         return output
 
-    def _dtype(self, x_t: Any) -> torch.dtype | None:
+    def _dtype(self, like: Tensor) -> torch.dtype | None:
         """What clocks are shown in: the dtype of real factors, else of the parameters, if any."""
         if self._has_real:
-            return state.like(x_t).dtype
+            return like.dtype
         return self.like.dtype if isinstance(self.network, nn.Module) else None
 
     @property
@@ -95,6 +82,14 @@ class NetworkDenoiser(Denoiser):
             for parameter in self.network.parameters():
                 return parameter
         return torch.empty(())
+
+
+def _prepare(path: Any, how: Parametrization, x: Any, t: Any) -> Any:
+    return how.prepare(path, x, t)
+
+
+def _estimate(path: Any, how: Parametrization, x: Any, t: Any, output: Any) -> Any:
+    return how.estimate(path, x, t, output)
 
 
 def _cast(dtype: torch.dtype | None, clock: Tensor) -> Tensor:
