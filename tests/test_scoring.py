@@ -18,6 +18,7 @@ from scipy import stats
 
 import reversal as rv
 from reversal.answers import drawing, scoring
+from reversal.answers.methods import Bound
 from reversal.data.rows import TableSource
 from reversal.data.schema import Schema
 from reversal.data.table import TableCodec
@@ -82,7 +83,7 @@ def test_the_jacobian_is_the_finite_difference_of_the_encoding():
 
 def test_a_bound_is_close_below_the_exact_density_of_rows():
     rows = frame(30).drop(columns="rooms").assign(rooms=np.nan)
-    found = scoring.log_prob(LAW, SOURCE, rows, 512, 0)
+    found = scoring.log_prob(LAW, SOURCE, rows, Bound(512), 0)
     truth = exact(rows, (True, True, False))
     z = float(stats.norm.isf(RATE / 30)) * 1.6  # 7 degrees of freedom: t's quantile over z's
     assert (found.value < truth + z * found.stderr).all()
@@ -103,7 +104,7 @@ def test_a_density_integrates_to_one():
     for kind in "ab":
         middle = (pay[1:] + pay[:-1]) / 2
         rows = pd.DataFrame({"pay": middle, "temp": np.nan, "rooms": np.nan, "kind": kind})
-        found = scoring.log_prob(LAW, SOURCE, rows, 64, 1)
+        found = scoring.log_prob(LAW, SOURCE, rows, Bound(64), 1)
         mass = found.value.exp().numpy() * weight
         total += mass.sum()
         error += ((mass * found.stderr.numpy()) ** 2).sum()
@@ -114,7 +115,7 @@ def test_a_density_integrates_to_one():
 def test_probabilities_of_rounded_numbers_sum_to_at_most_one():
     rooms = np.arange(frame()["rooms"].min(), frame()["rooms"].max() + 1)
     rows = pd.DataFrame({"pay": np.nan, "temp": np.nan, "rooms": rooms, "kind": "a"})
-    found = scoring.log_prob(LAW, SOURCE, rows, 512, 2)
+    found = scoring.log_prob(LAW, SOURCE, rows, Bound(512), 2)
     places = rooms - rooms.min()  # positions on the lattice
     edges = torch.tensor(np.stack([places - 0.5, places + 0.5])).double()
     ends = SOURCE.codec.quantiles.forward(edges.flatten()[:, None].expand(-1, 3))[:, 2]
@@ -133,9 +134,9 @@ def test_probabilities_of_rounded_numbers_sum_to_at_most_one():
 def test_scores_do_not_depend_on_the_size_of_chunks(monkeypatch):
     """Not bit for bit, for the stream is another: within their errors."""
     rows = frame(40)
-    whole = scoring.log_prob(LAW, SOURCE, rows, 64, 0)
+    whole = scoring.log_prob(LAW, SOURCE, rows, Bound(64), 0)
     monkeypatch.setattr(drawing, "CHUNK", 7)
-    parts = scoring.log_prob(LAW, SOURCE, rows, 64, 0)
+    parts = scoring.log_prob(LAW, SOURCE, rows, Bound(64), 0)
     spread = (whole.stderr**2 + parts.stderr**2).sum().sqrt() / 40
     assert (whole.value - parts.value).mean().abs() < 4 * spread
     assert len(parts.value) == 40

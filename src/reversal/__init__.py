@@ -41,6 +41,7 @@ from reversal.guidance import (
     Classifier,
     ClassifierFree,
     Clip,
+    ConstantDPS,
     DynamicThreshold,
     GuidanceInterval,
     LinearObservation,
@@ -112,6 +113,7 @@ from reversal.processes.variances import LargeVariance, LearnedVariance, SmallVa
 from reversal.samplers import (
     DEIS,
     Adaptive,
+    AdaptiveSDE,
     Ancestral,
     Euler,
     Heun,
@@ -120,6 +122,7 @@ from reversal.samplers import (
     PredictorCorrector,
     RePaint,
     UniPC,
+    fitted_grid,
 )
 from reversal.schedules import (
     Betas,
@@ -152,6 +155,7 @@ from reversal.weightings import (
 
 if TYPE_CHECKING:
     from reversal.amortized import AmortizedPosterior
+    from reversal.answers.methods import Flow
     from reversal.metrics.pooling import Pooled, pool, pool_draws
     from reversal.model import Model, load
 
@@ -173,19 +177,19 @@ __all__ = [
     "ConditionDropout", "StepBound", "LeastVariance", "MaximumLikelihood",
     "Simple", "LikelihoodWeighting", "KarrasWeighting", "MinSNR", "SigmoidWeighting",
     "LearnedWeighting",
-    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive",
-    "PredictorCorrector", "Langevin", "RePaint", "Grid", "ItemNoise", "BrownianPath",
+    "Euler", "Ancestral", "Heun", "Multistep", "UniPC", "DEIS", "Adaptive", "AdaptiveSDE",
+    "PredictorCorrector", "Langevin", "RePaint", "Grid", "fitted_grid", "ItemNoise", "BrownianPath",
     "ClassifierFree", "Classifier", "Autoguidance", "GuidanceInterval",
     "Adjusted", "Clip", "DynamicThreshold",
-    "Reconstruction", "DPS", "PiGDM", "MomentMatching", "Together", "LinearObservation",
-    "TwistedSMC", "Particles",
+    "Reconstruction", "DPS", "ConstantDPS", "PiGDM", "MomentMatching", "Together",
+    "LinearObservation", "TwistedSMC", "Particles",
     "elbo", "implicit_elbo", "Likelihood",
     "flow_log_prob", "sample_with_log_prob", "DormandPrince", "RungeKutta",
     "elbo_discrete", "bits_per_dim", "SmallVariance", "LargeVariance", "LearnedVariance",
     "Levels", "DensityDecoder", "DiscretizedDecoder", "dequantized", "dequantized_bound",
     "dequantized_log_prob", "UniformDequantization", "VariationalDequantization",
     "Perceptron", "Transformer", "ConditionalMLP", "UNet", "AmortizedPosterior", "Box",
-    "Model", "load", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
+    "Model", "load", "Flow", "between", "one_of", "none_of", "pool", "pool_draws", "Pooled",
     "Generator", "Estimate", "JointEstimate", "Kind", "Capability",
     "ReversalError", "SpaceError", "DataError", "ClockError", "CapabilityError",
     "NotFittedError", "CheckpointError", "ConvergenceError",
@@ -194,6 +198,7 @@ __all__ = [
 
 _HOMES = {
     "AmortizedPosterior": "reversal.amortized",
+    "Flow": "reversal.answers.methods",
     "Model": "reversal.model",
     "load": "reversal.model",
     "pool": "reversal.metrics.pooling",

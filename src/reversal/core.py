@@ -30,7 +30,7 @@ from reversal.estimates import Estimate, JointEstimate, Kind
 from reversal.generators import DenseJumps, Generator, Jumps, Leap
 from reversal.grids import Time
 from reversal.noise import Randomness, over
-from reversal.questions import ask, check_counts
+from reversal.questions import ask, check_counts, check_finite
 from reversal.space import JumpSpace, Space
 from reversal.state import State, Tree
 
@@ -271,11 +271,11 @@ class Sampler(ABC):
             CapabilityError: before the first step, if the path lacks what this sampler needs.
             ClockError: if the question lies outside the clock law.
             SpaceError: if given values or ``x_1`` do not fit the space.
+            ConvergenceError: after the last step, if a real state is not finite.
         """
-        path = denoiser.process
+        path, like = denoiser.process, denoiser.like
         state.map(self.check, path.parts)
         check_counts(n, steps)
-        like = denoiser.like
         if x_1 is not None:
             path.noisy_space.check(x_1, "x_1", n)
         question = ask(path.space, n, given, dropped, like)
@@ -289,7 +289,7 @@ class Sampler(ABC):
             x = walk.step(denoiser, x, t, s, cond, question.stop, generator)
             if on_step is not None:
                 on_step(k, x)
-        return x
+        return check_finite(x, self)
 
 
 def _reversed(churn: float, law: Generator, score: Tensor) -> Generator:

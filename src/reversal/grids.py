@@ -44,6 +44,7 @@ class Grid:
     """
 
     times: Tensor
+    clock: list[float] = field(init=False, repr=False)
     _tables: dict[Any, list[Any]] = field(default_factory=dict, repr=False)
     _learned: dict[Any, list[tuple[Tensor, Any]]] = field(default_factory=dict, repr=False)
 
@@ -58,6 +59,7 @@ class Grid:
                 f"{_shown(times)}. Use Grid.uniform(steps) or Grid.power(steps, exponent)."
             )
         object.__setattr__(self, "times", times)
+        object.__setattr__(self, "clock", times.tolist())
 
     @classmethod
     def uniform(cls, steps: int, start: float = 1.0, stop: float = 0.0) -> Grid:
@@ -183,14 +185,14 @@ class Tick:
         self, grid: Grid, row: int, pattern: Tensor | None, running: Tensor | None
     ) -> None:
         self.grid, self.row, self.pattern, self.running = grid, row, pattern, running
-        self.time = float(grid.table(_time, ())[row][0])
+        self.time = grid.clock[row]
 
     def __float__(self) -> float:
         return self.time
 
     def at(self, function: Callable[..., Any], *later: Tick) -> Any:
         """Read the row of ``function(self, *later)``; later ticks are of the same grid."""
-        offsets = tuple(tick.row - self.row for tick in later)
+        offsets = tuple([tick.row - self.row for tick in later]) if later else ()
         return self.grid.table(function, offsets)[self.row]
 
     def raised(self, later: Tick, rule: Callable[[Tensor], tuple[Tensor]]) -> tuple[Tick, ...]:
@@ -249,9 +251,9 @@ def evaluate(function: Callable[..., Any], *times: Tensor | Tick, dtype: torch.d
     ``function`` maps float64 times to a (named) tuple of tensors; it must be the same object at
     every call (a method of a schedule), for it is the key of the table.
     """
-    first = times[0]
-    if isinstance(first, Tick) and all(isinstance(t, Tick) and t.grid is first.grid for t in times):
-        return first.at(function, *times[1:])  # pyright: ignore[reportArgumentType]
+    first, later = times[0], times[1:]
+    if isinstance(first, Tick) and (not later or _are_of(first.grid, later)):
+        return first.at(function, *later)  # pyright: ignore[reportArgumentType]
     values = function(*(_double(t) for t in times))
     return _like(values, (value.to(dtype) for value in values))
 
@@ -271,12 +273,12 @@ def _mark(part: Tensor) -> Any:
     return object() if part.is_inference() else (part.data_ptr(), part._version)
 
 
+def _are_of(grid: Grid, times: tuple[Tensor | Tick, ...]) -> bool:
+    return all(isinstance(t, Tick) and t.grid is grid for t in times)
+
+
 def _double(t: Tensor | Tick) -> Tensor:
     return torch.tensor(float(t), dtype=torch.float64) if isinstance(t, Tick) else t.double()
-
-
-def _time(times: Tensor) -> tuple[Tensor]:
-    return (times,)
 
 
 def _like(values: Any, parts: Any) -> Any:

@@ -18,6 +18,7 @@ import torch
 from reversal import state
 from reversal.amortized import saving
 from reversal.answers import drawing, filling, predicting, scoring
+from reversal.answers.methods import Bound, Method
 from reversal.core import Path, Sampler, Space
 from reversal.data.opening import opened, source_from_config
 from reversal.data.spilled import encode
@@ -262,17 +263,31 @@ class Model:
         self._fitted()
         return predicting.predict_proba(self.denoiser_, self.source_, rows, target)
 
-    def log_prob(self, rows: Any, *, num_samples: int = 64, seed: int = 0) -> Likelihood:
+    def log_prob(
+        self, rows: Any, *, num_samples: int = 64, seed: int = 0, method: Method | None = None
+    ) -> Likelihood:
         """Return a lower bound on the log-density of every row, in nats and the caller's units.
 
         A rounded number counts as a probability, by uniform dithering; the measure of each column
         or factor is stated. Gaps are marginalized out. Cost: about 2 num_samples network
         calls, of at least 16 samples and multiples of 8.
+
+        Args:
+            rows: what was fitted.
+            num_samples: random times per row of the bound.
+            seed: the same seed gives the same estimate.
+            method: ``rv.Flow()`` for the log-density of a model of numbers by its probability flow,
+                ``rv.Flow(given_categories=True)`` for that of the numbers given the categories;
+                ``num_samples`` is not read then. The kind of what is returned says which it is.
+
+        Raises:
+            CapabilityError: if a flow is asked for what has none.
         """
         self._fitted()
         num_samples = arguments.whole("num_samples", num_samples, 1)
         seed = arguments.whole("seed", seed, 0, arguments.MOST_SEED)
-        return scoring.log_prob(self.denoiser_, self.source_, rows, num_samples, seed)
+        method = Bound(num_samples) if method is None else method
+        return scoring.log_prob(self.denoiser_, self.source_, rows, method, seed)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model, and what is told of it, in the place of an older run.

@@ -110,6 +110,11 @@ class BrownianPath:
         bound._ends, bound._drawn = (t, s), 0
         return bound
 
+    def resolves(self, t: Tensor, s: Tensor) -> Tensor:
+        """Tell for which rows, ``(B,)``, t and s lie in different cells of the clock."""
+        ends = (self._key(end, 1) >> (_KEYS - self.depth) for end in (t, s))
+        return torch.ne(*ends)
+
     def increment(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Return the next path's increment over the step, in standard deviations."""
         if self._ends is None:
@@ -167,7 +172,9 @@ class _Path:
     def at(self, key: Any) -> Tensor:
         """W at a key of the clock, or at one for each element."""
         if isinstance(key, Tensor):
-            return self._apart(key.expand(self.shape).reshape(-1, self.size)).view(self.shape)
+            of_rows = key.numel() == self.shape[0]
+            keys = key.reshape(-1, 1) if of_rows else key.expand(self.shape).flatten(1)
+            return self._apart(keys).view(self.shape)
         if key not in self.values:
             kept = list(self.values.items())[-1:]
             self.values = {**dict(kept), key: self._walked(key).view(self.shape)}
@@ -181,14 +188,15 @@ class _Path:
         nodes = torch.tensor([*ids, _LEAVES + key], device=self.stream.device)
         self.kept[first:] = self._nodes(nodes[:, None, None])
         self.last = index
-        tents = [_tent(key, level) * scale for level, scale in enumerate(self.scales)]
+        inside = [(key / (1 << (_KEYS - level))) % 1 for level in range(self.depth + 1)]
+        tents = [min(at, 1 - at) * scale for at, scale in zip(inside, self.scales, strict=True)]
         tents[-1] = (tents[-1] * (self.scales[-1] - tents[-1])) ** 0.5
         weights = torch.tensor(tents, dtype=torch.float64, device=self.stream.device)
         moved = (weights @ self.kept.flatten(1)).view_as(self.root)
         return moved.add_(self.root, alpha=key * 2.0**-_KEYS)
 
     def _apart(self, key: Tensor) -> Tensor:
-        """W at a key of each element's own."""
+        """W at a key of each row's own, ``(B, 1)``, or of each element's."""
         moved = key.double() * 2.0**-_KEYS * self._split(torch.zeros_like(key))
         for level in range(self.depth + 1):
             shift = _KEYS - level
@@ -201,32 +209,37 @@ class _Path:
         return moved
 
     def _split(self, ids: Tensor) -> Tensor:
-        """Normal variables of nodes that differ from element to element."""
+        """Normal variables of nodes that differ from row to row, or from element to element."""
+        if ids.shape[1] == 1:
+            return self._nodes(ids)
         half = self.stream.shape[1]
-        return torch.cat([self._pair(ids[:, :half])[0], self._pair(ids[:, half:])[1]], 1)
+        left, right = ids[:, :half], ids[:, half:]
+        even, odd = _pair(self.stream, left)[0], _pair(self.stream[:, : right.shape[1]], right)[1]
+        return torch.cat([even, odd], 1)
 
     def _nodes(self, ids: Tensor) -> Tensor:
         """Normal variables of the nodes, one of each element: the stream at position ``ids``."""
-        return torch.cat(self._pair(ids), -1)[..., : self.size]
-
-    def _pair(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        width = ids.shape[-1] if ids.ndim == 2 else self.stream.shape[1]
-        bits = _hash(self.stream[:, :width] + ids * _PHI)
-        first, second = bits[..., None].view(torch.int32).double().unbind(-1)
-        radius = first.add(0.5).mul_(2.0**-32).add_(0.5).log_().mul_(-2).sqrt_()
-        angle = second * (2 * math.pi * 2.0**-32)
-        return angle.cos().mul_(radius), angle.sin().mul_(radius)
+        return torch.cat(_pair(self.stream, ids), -1)[..., : self.size]
 
 
-def _tent(key: int, level: int) -> float:
-    """The distance of a key from the ends of its node, in units of the node's length."""
-    inside = (key & ((1 << (_KEYS - level)) - 1)) * 2.0 ** (level - _KEYS)
-    return min(inside, 1 - inside)
+def _pair(stream: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    bits = _hash(stream + ids * _PHI)
+    first, second = bits[..., None].view(torch.int32).double().unbind(-1)
+    radius = first.add(0.5).mul_(2.0**-32).add_(0.5).log_().mul_(-2).sqrt_()
+    angle = second * (2 * math.pi * 2.0**-32)
+    return angle.cos().mul_(radius), angle.sin().mul_(radius)
 
 
 def over(generator: Randomness, t: Any, s: Any) -> Randomness:
     """Bind a Brownian path to the step from t to s; other randomness knows no steps."""
     return generator.over(t, s) if isinstance(generator, BrownianPath) else generator
+
+
+def path_of(generator: Randomness, n: int, like: Tensor, depth: int = 24) -> BrownianPath:
+    """Return the Brownian path that is given, or paths of n items with seeds drawn from it."""
+    if isinstance(generator, BrownianPath):
+        return generator
+    return BrownianPath(integers(1 << 53, (n,), like, generator), depth)
 
 
 @final

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reversal import state
-from reversal.errors import ClockError, SpaceError, listed
+from reversal.errors import ClockError, ConvergenceError, SpaceError, listed
 from reversal.grids import Grid
 from reversal.state import State, Tree
 
@@ -87,6 +87,26 @@ def check_counts(n: Any, steps: Any) -> None:
         raise SpaceError(f"Expected n, an integer >= 0, got {n!r}. 0 gives an empty batch.")
     if not isinstance(steps, int) or steps < 1:
         raise ClockError(f"Expected steps, an integer >= 1, got {steps!r}. Give e.g. 100.")
+
+
+def check_finite(x: State, sampler: object) -> State:
+    """Return the states at the end of a walk.
+
+    Raises:
+        ConvergenceError: if any real one is not finite; reads values, once a walk.
+    """
+    for name, part in x.items() if isinstance(x, Mapping) else (("", x),):
+        bad = ~part.flatten(1).isfinite().all(1) if part.is_floating_point() else None
+        if bad is not None and bool(bad.any()):
+            where = f" in {name!r}" if name else ""
+            raise ConvergenceError(
+                f"Expected finite states at the end of {sampler}, but {int(bad.sum())} of "
+                f"{len(bad)} items are not{where}, the first of them item {int(bad.int().argmax())}"
+                f". The steps were too long for what they followed, or the network's output is not "
+                f"finite. Take more steps; with guidance, less strength or more noise in the "
+                f"observation (DPS makes steps stiff: take PiGDM or MomentMatching)."
+            )
+    return x
 
 
 def ask(space: Space, n: int, given: Any, dropped: Any, like: Tensor) -> Question:

@@ -32,7 +32,7 @@ def branches(tree: Tree) -> bool:
 
 def map(function: Callable[..., Any], first: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` factor by factor; the factors and their order are those of ``first``."""
-    if not branches(first):
+    if not (_BRANCHES[type(first)] if type(first) in _BRANCHES else branches(first)):
         return function(first, *rest)
     return {name: function(part, *(take(r, name) for r in rest)) for name, part in first.items()}
 

@@ -120,11 +120,11 @@ def test_a_thousand_dimensions_by_probes() -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One entry for every vector-Jacobian product."""
+    """One entry for every vector-Jacobian product, those of a batch too."""
     seen, plain = [], torch.autograd.grad
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        seen.append(None)
+        seen.extend([None] * (len(args[2]) if kwargs.get("is_grads_batched") else 1))
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)

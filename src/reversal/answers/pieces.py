@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from reversal.answers import filling, scoring
+from reversal.answers.methods import Bound
 from reversal.core import Denoiser
 from reversal.data.frames import index_columns
 from reversal.data.source import Source
@@ -39,7 +40,7 @@ def log_probs(
     for number, (first, rows) in enumerate(_pieces(data)):
         with counted_from(first):
             own = seed_of(seed, number)
-            found = scoring.log_prob(denoiser, source, rows, num_samples, own)
+            found = scoring.log_prob(denoiser, source, rows, Bound(num_samples), own)
         yield found
 
 

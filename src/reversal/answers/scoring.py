@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from reversal.answers.drawing import chunk_of
+from reversal.answers.methods import Method
 from reversal.core import Denoiser
 from reversal.data.source import Encoded, Source
-from reversal.likelihood import Likelihood, elbo
+from reversal.likelihood import Likelihood
 from reversal.training.distributed import current
-
-DITHERS: Final = 8
-"""How many times the encoding of rounded numbers is drawn anew in a likelihood."""
 
 
 def log_prob(
-    denoiser: Denoiser, source: Source, rows: Any, num_samples: int, seed: int
+    denoiser: Denoiser, source: Source, rows: Any, method: Method, seed: int
 ) -> Likelihood:
-    """Bound the log-density of every row from below; see ``Model.log_prob``."""
+    """Score rows in the caller's units; see ``Model.log_prob``."""
+    method.check(source)
     generator = torch.Generator().manual_seed(seed)
-    each = max(2, num_samples // DITHERS)
-    values = []
-    for dither in range(DITHERS):
-        encoded = source.encode(rows, seed + dither)
-        bound = _bound(denoiser, encoded, each, generator)
-        values.append(bound + source.log_jacobian(encoded))
-    draws = torch.stack(values)
-    stderr = draws.var(0).sqrt() / DITHERS**0.5 if draws.numel() else draws[0]
-    return Likelihood(draws.mean(0), stderr, 0.0, "lower bound", source.measure)
+    encodings, draws = method.encodings(source, rows, seed), []
+    for encoded in encodings:
+        value, stderr, bias = _scored(denoiser, encoded, method, generator)
+        value = value + source.log_jacobian(encoded)
+        draws.append(Likelihood(value, stderr, bias, "", source.measure))
+    return method.joined(source, draws, _running(source, encodings[0]))
 
 
-def _bound(
-    denoiser: Denoiser, encoded: Encoded, num_samples: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Return the bound of each encoded row, in chunks of which each process has a share."""
+def _running(source: Source, encoded: Encoded) -> Tensor:
+    """The number of real dimensions that are present in each row, ``(B,)``."""
+    parts = {name: part for name, part in source.space.parts.items() if part.is_real}
+    each = {k: math.prod(p.tangent_shape) // math.prod(p.sites) for k, p in parts.items()}
+    counts = [encoded.present[name].flatten(1).sum(1) * each[name] for name in parts]
+    return torch.stack(counts).sum(0) if counts else torch.zeros(())
+
+
+def _scored(
+    denoiser: Denoiser, encoded: Encoded, method: Method, generator: torch.Generator
+) -> Tensor:
+    """Value, error and bias of each encoded row, ``(3, B)``; each process scores its share."""
     size, world = chunk_of(denoiser.process.space), current()
     n = len(next(iter(encoded.state.values())))
-    complete = all(bool(mask.all()) for mask in encoded.present.values())
     values = []
     for start in range(0, max(n, 1), size):
         count = min(size, n - start)
         own = world.share(count)
         rows = slice(start + own.start, start + own.stop)
-        state, present = ({k: part[rows] for k, part in tree.items()} for tree in encoded)
-        bound = elbo(
-            denoiser,
-            state,
-            observed=None if complete else present,
-            num_samples=num_samples,
-            generator=world.noise(generator, count),
-        )
-        values.append(world.joined(bound.value, count))
-    return torch.cat(values)
+        part = Encoded(*({k: values[rows] for k, values in tree.items()} for tree in encoded))
+        found = method.score(denoiser, part, world.noise(generator, count))
+        bias = torch.as_tensor(found.bias).expand(len(found.value))
+        columns = torch.stack([found.value, found.stderr, bias.to(found.value)], 1)
+        values.append(world.joined(columns, count))
+    return torch.cat(values).T

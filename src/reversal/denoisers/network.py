@@ -56,25 +56,12 @@ class NetworkDenoiser(Denoiser):
     def forward(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """Estimate at (x_t, t)."""
         output = self.outputs(x_t, t, cond)
-        read = state.map(
-            lambda path, how, x, at, out: how.estimate(path, x, at, out),
-            self.process.parts,
-            self.parametrization,
-            x_t,
-            t,
-            output,
-        )
+        read = state.map(_estimate, self.process.parts, self.parametrization, x_t, t, output)
         return JointEstimate(read) if isinstance(read, dict) else read
 
     def outputs(self, x_t: Any, t: Any, cond: Any = None) -> Any:
         """The raw outputs, a tree over the factors."""
-        fed = state.map(
-            lambda path, how, x, at: how.prepare(path, x, at),
-            self.process.parts,
-            self.parametrization,
-            x_t,
-            t,
-        )
+        fed = state.map(_prepare, self.process.parts, self.parametrization, x_t, t)
         shown = seen.clock(self, self.network, x_t, t, self._has_real)
         if self.time is not None:
             shown = state.map(self.time, shown)
@@ -95,6 +82,14 @@ def _learned(process: Any, clocks: Any) -> list[nn.Module]:
         each for each in (*schedules, getattr(clocks, "times", None)) if isinstance(each, nn.Module)
     ]
     return list(dict.fromkeys(modules))
+
+
+def _prepare(path: Any, how: Parametrization, x: Any, t: Any) -> Any:
+    return how.prepare(path, x, t)
+
+
+def _estimate(path: Any, how: Parametrization, x: Any, t: Any, output: Any) -> Any:
+    return how.estimate(path, x, t, output)
 
 
 def _form(path: Any, how: Parametrization) -> tuple[int, ...]:

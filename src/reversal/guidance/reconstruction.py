@@ -66,7 +66,7 @@ class Reconstruction(Tilted):
 
     def look(self, x_t: Any, t: Any, cond: Any = None) -> Look:
         """Both estimates and log p_t(e | x_t), in one call and its gradient."""
-        free, log_evidence, gradients = self._differentiated(x_t, t, cond)
+        free, log_evidence, gradients = self.differentiated(x_t, t, cond)
         tilted = {
             name: self._tilt(part, gradients[name], self._with_factor(name, x_t, t, cond))
             for name, part in _named(free).items()
@@ -79,7 +79,7 @@ class Reconstruction(Tilted):
         embed = partial(_embedded, self.like.dtype)
         return self.evidence.log_likelihood(state.map(embed, self.process.space.parts, x_0))
 
-    def _differentiated(self, x_t: Any, t: Any, cond: Any) -> tuple[Any, Tensor, dict[str, Any]]:
+    def differentiated(self, x_t: Any, t: Any, cond: Any) -> tuple[Any, Tensor, dict[str, Any]]:
         """The estimate, the log-evidence and its tangent gradient per real factor, detached."""
         with torch.enable_grad():
             steps = {
@@ -121,7 +121,7 @@ class Reconstruction(Tilted):
             shown = state.map(lambda part: repeated(part, times), cond)
             rest = {key: repeated(part, times) for key, part in _named(x_t).items()}
             there = {**rest, name: x}
-            return self._differentiated(there.get("", there), clock, shown)[1]
+            return self.differentiated(there.get("", there), clock, shown)[1]
 
         return evaluate
 

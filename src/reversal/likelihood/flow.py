@@ -25,9 +25,9 @@ from reversal.errors import CapabilityError, SpaceError
 from reversal.likelihood.posed import Posed
 from reversal.likelihood.solvers import DormandPrince, Solver
 from reversal.likelihood.tangents import Tangents
-from reversal.likelihood.traces import probed, trace
 from reversal.likelihood.value import Likelihood, measure
 from reversal.noise import Randomness
+from reversal.operators.traces import probed, trace
 from reversal.questions import ask, check_counts
 from reversal.spaces import Euclidean
 from reversal.state import State, Tree

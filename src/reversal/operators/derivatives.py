@@ -69,11 +69,7 @@ class Tangent:
         """The divergence of a field, ``(B,)``; one backward pass per direction."""
         with torch.enable_grad():
             v = self._origin(x)
-            values = field(self._walk(x, v))
-            total = values.new_zeros(len(v))
-            for z in traces.directions(v):
-                total = total + inner(z, derivative((values * z).sum(), v))
-            return total
+            return traces.trace(field(self._walk(x, v)), v)
 
     def rows(self, matrix: Matrix, x: Any, traces: Traces = Traces()) -> Tensor:
         """The divergence of every row of a matrix field, ``(B, *tangent_shape)``.

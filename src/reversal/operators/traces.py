@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from itertools import islice
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from reversal import noise
 from reversal.errors import CapabilityError
 from reversal.noise import Randomness
 from reversal.operators.neighbors import Neighbors
+
+AT_ONCE: Final = 2**14
+"""The size of a batch of backward passes: small ones gain tenfold by it, large ones nothing."""
 
 Visit = Callable[[Tensor, Tensor, Any], Tensor]
 """The number of every item, ``(B,)``, at the site, the jump and the state that it leads to."""
@@ -64,6 +68,14 @@ class Traces:
             signs = 1 - 2 * (noise.uniform(v.shape, v.detach(), self.generator) < 0.5).to(v)
             yield signs / self.probes**0.5
 
+    def trace(self, output: Tensor, v: Tensor) -> Tensor:
+        """The trace of d output / d v, item by item, ``(B,)``; it may be differentiated again."""
+        total = output.new_zeros(len(v))
+        directions = self.directions(v)
+        while some := list(islice(directions, _chunk(v))):
+            total = total + forms(output, v, torch.stack(some), again=True).sum(0)
+        return total
+
     def visit(self, neighbors: Neighbors, x: Any, rates: Tensor, value: Visit) -> Tensor:
         """The sum of rates times values over the neighbors of x, ``(B,)``.
 
@@ -95,3 +107,47 @@ class Traces:
             found = weight * value(site, k, neighbors.hop(x, site, k))
             drawn.append(torch.where(total > 0, found, 0.0))
         return total * torch.stack(drawn).mean(0)
+
+
+def trace(output: Tensor, v: Tensor, again: bool = False) -> Tensor:
+    """The trace of d output / d v, ``(B, T)`` each, item by item, ``(B, 1)``; T backward passes.
+
+    ``again`` says whether it may be differentiated in its turn.
+    """
+    total = output.new_zeros(len(v))
+    axes = torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
+    for some in axes.split(_chunk(v)):
+        total = total + forms(output, v, some[:, None].expand(len(some), *v.shape), again).sum(0)
+    return total[:, None]
+
+
+def probed(output: Tensor, v: Tensor, signs: Tensor, again: bool = False) -> Tensor:
+    """The quadratic form of every sign vector ``(B, K, T)``, ``(B, K)``; K backward passes."""
+    parts = [forms(output, v, z, again) for z in signs.transpose(0, 1).split(_chunk(v))]
+    return torch.cat(parts).T
+
+
+def forms(output: Tensor, v: Tensor, z: Tensor, again: bool = False) -> Tensor:
+    """z^T J z, J = d output / d v, for each of K directions z ``(K, *v.shape)``: ``(K, B)``.
+
+    ``again`` says whether they may be differentiated in their turn.
+    """
+    if not output.requires_grad:
+        return z.new_zeros(z.shape[:2])
+    rows = _rows(output, v, z, again)
+    return torch.stack([(row * own).flatten(1).sum(1) for row, own in zip(rows, z, strict=True)])
+
+
+def _chunk(v: Tensor) -> int:
+    return max(1, AT_ONCE // max(1, v.numel()))
+
+
+def _rows(output: Tensor, v: Tensor, z: Tensor, again: bool) -> Iterator[Tensor] | Tensor:
+    """J^T z: all at once where every operation of the network can be, else one by one."""
+    options = {"retain_graph": True, "create_graph": again, "materialize_grads": True}
+    if len(z) > 1:
+        try:
+            return torch.autograd.grad(output, v, z, is_grads_batched=True, **options)[0]
+        except RuntimeError:  # an operation without a batched derivative
+            pass
+    return (torch.autograd.grad(output, v, own, **options)[0] for own in z)

@@ -84,12 +84,12 @@ class Adaptive(Sampler):
     ) -> Any:
         """Integrate, then take the bridge where the step ends at 0."""
         parts, like = denoiser.process.parts, state.like(x_t).double()
-        start, end = (state.map(partial(_clock, len(like), like), at) for at in (t, s))
-        until = state.map(_stop_early, start, end, self._early(parts, shared=not state.branches(t)))
+        start, end = clocks(t, s, like)
+        until = stop_early(start, end, parts, self.last)
         held = state.complete(stop, parts) if state.branches(parts) else stop
 
         def velocity(y: Any, u: Tensor) -> Any:
-            clock = state.map(partial(_between, u), start, until)
+            clock = between(u, start, until)
             estimate = denoiser(y, clock, cond)
             return state.map(_rate, parts, estimate, start, until, held)
 
@@ -97,20 +97,53 @@ class Adaptive(Sampler):
         spaces = denoiser.process.space.parts
         found = integrate(velocity, x_t, zero, zero + 1, self.rtol, self.atol, spaces)
         self._tally["calls"] = found.calls
-        ends = state.map(lambda at, to: (at != to) & (to == 0), start, end)
-        if not any(bool(part.any()) for part in state.leaves(ends)):
-            return found.x
-        estimate = denoiser(found.x, until, cond)
-        finish = partial(_finish, generator)
-        return state.map(finish, parts, ends, found.x, until, end, estimate)
-
-    def _early(self, parts: Any, shared: bool) -> Any:
-        early = state.map(partial(_early, self.last), parts)
-        return max(state.leaves(early)) if shared else early
+        return finish(denoiser, found.x, start, until, end, cond, generator)
 
 
-def _clock(n: int, like: Tensor, t: Any) -> Tensor:
-    return t.clock(n, like) if isinstance(t, Tick) else t.double()
+def clocks(t: Any, s: Any, like: Tensor) -> tuple[Any, Any]:
+    """The ends of a step as tensors: ``(B,)``, or ``(B, *sites)`` with stopped sites."""
+
+    def clock(at: Any) -> Tensor:
+        return at.clock(len(like), like) if isinstance(at, Tick) else at.double()
+
+    return state.map(clock, t), state.map(clock, s)
+
+
+def stop_early(start: Any, end: Any, parts: Any, last: float) -> Any:
+    """The end of a step, or the time at which one to 0 is handed to the bridge.
+
+    That of a clock which the factors share is the latest of theirs.
+    """
+    early = state.map(partial(_early, last), parts)
+    if not state.branches(start):
+        early = max(state.leaves(early))
+
+    def stop(at: Tensor, to: Tensor, time: float) -> Tensor:
+        return torch.where(to == 0, at.clamp(max=time), to)
+
+    return state.map(stop, start, end, early)
+
+
+def between(u: Tensor, start: Any, until: Any) -> Any:
+    """The clocks after a share u of every row's step; those that stand keep every bit."""
+
+    def clock(at: Tensor, to: Tensor) -> Tensor:
+        share = state.trail(u, at.ndim - 1)
+        return torch.where(at == to, at, torch.lerp(at, to, share))
+
+    return state.map(clock, start, until)
+
+
+def finish(
+    denoiser: Denoiser, x: Any, start: Any, until: Any, end: Any, cond: Any, generator: Randomness
+) -> Any:
+    """Take the bridge around the clean estimate where a step ends at 0."""
+    ends = state.map(lambda at, to: (at != to) & (to == 0), start, end)
+    if not any(bool(part.any()) for part in state.leaves(ends)):
+        return x
+    estimate = denoiser(x, until, cond)
+    bridge = partial(_bridged, generator)
+    return state.map(bridge, denoiser.process.parts, ends, x, until, end, estimate)
 
 
 def _early(last: float, path: Any) -> float:
@@ -129,15 +162,6 @@ def _noise(schedule: Any, t: Tensor) -> Tensor:
     return signal.sigma / signal.alpha
 
 
-def _stop_early(start: Tensor, end: Tensor, early: float) -> Tensor:
-    return torch.where(end == 0, start.clamp(max=early), end)
-
-
-def _between(u: Tensor, start: Tensor, until: Tensor) -> Tensor:
-    share = state.trail(u, start.ndim - 1)
-    return torch.where(start == until, start, torch.lerp(start, until, share))
-
-
 def _rate(path: Any, estimate: Any, start: Tensor, until: Tensor, held: Any) -> Tensor:
     velocity, sites = estimate.read(Kind.VELOCITY), len(path.space.sites)
     length = path.space.align(until) - path.space.align(start)
@@ -145,7 +169,7 @@ def _rate(path: Any, estimate: Any, start: Tensor, until: Tensor, held: Any) -> 
     return state.hold(held, torch.zeros_like(moved), moved, sites)
 
 
-def _finish(
+def _bridged(
     generator: Randomness, path: Any, ends: Tensor, x: Tensor, t: Tensor, s: Tensor, estimate: Any
 ) -> Tensor:
     if Capability.BRIDGE not in path.provides:

@@ -24,6 +24,7 @@ from reversal.errors import CapabilityError
 from reversal.grids import Tick
 from reversal.noise import Randomness
 from reversal.samplers.needs import require
+from reversal.spaces import Euclidean
 from reversal.state import Tree
 
 
@@ -115,6 +116,8 @@ class Euler(Sampler):
 def drift(path: Any, x_t: Tensor, t: Any, s: Any, velocity: Tensor) -> Tensor:
     """Follow a velocity from t down to s."""
     if isinstance(t, Tick) and isinstance(s, Tick):
+        if isinstance(path.space, Euclidean):
+            return torch.add(x_t, velocity, alpha=s.time - t.time)
         return path.space.move(x_t, (s.time - t.time) * velocity)
     length = (path.space.align(s) - path.space.align(t)).to(velocity)
     lift = velocity.ndim - 1 - len(path.space.sites)

@@ -119,10 +119,11 @@ class Heun(Sampler):
             return state.map(partial(_finish, generator), parts, ends, x_t, x_t, t, s, first)
         nodes = state.map(partial(_nodes, theta), parts, t, s)
         t, rho, s = (state.map(itemgetter(k), nodes) for k in range(3))
-        x_rho = state.map(partial(_predict, generator), parts, stop, x_t, t, rho, first)
+        followed = state.map(_followed, parts, first)
+        x_rho = state.map(partial(_predict, generator), parts, stop, x_t, t, rho, followed)
         second = denoiser(x_rho, rho, cond)
         correct = partial(_correct, generator, theta)
-        moved = state.map(correct, parts, x_t, x_rho, t, rho, s, first, second)
+        moved = state.map(correct, parts, x_t, x_rho, t, rho, s, followed, second)
         return state.map(partial(_finish, generator), parts, ends, moved, x_t, t, s, first)
 
     def _raised(
@@ -182,6 +183,11 @@ def _nodes(theta: float, path: Any, t: Any, s: Any) -> tuple[Any, Any, Any]:
     return t, t - theta * (t - s), s
 
 
+def _followed(path: Any, first: Any) -> Any:
+    """The estimate as the velocity that both stages read, on real spaces."""
+    return first.to(Kind.VELOCITY) if path.space.is_real else first
+
+
 def _predict(
     generator: Randomness, path: Any, stop: Any, x_t: Tensor, t: Any, rho: Any, first: Any
 ) -> Tensor:
@@ -205,8 +211,7 @@ def _correct(
     second: Any,
 ) -> Tensor:
     if path.space.is_real:
-        late = 1 / (2 * theta)
-        mean = (1 - late) * first.read(Kind.VELOCITY) + late * second.read(Kind.VELOCITY)
+        mean = first.read(Kind.VELOCITY).lerp(second.read(Kind.VELOCITY), 1 / (2 * theta))
         return drift(path, x_t, t, s, mean)
     rates = trapezoid(path, theta, x_t, x_rho, t, rho, s, first, second)
     return path.noisy_space.jump(x_rho, rates, generator)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reversal.likelihood.traces import probed, trace
+from reversal.operators.traces import probed, trace
 from tests.likelihood.test_flow import normal, seeded
 
 
