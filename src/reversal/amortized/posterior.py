@@ -31,10 +31,11 @@ from reversal.amortized.simulations import Plans, Simulations, looked_at, real
 from reversal.core import Sampler
 from reversal.data.support import Support
 from reversal.denoisers import NetworkDenoiser
-from reversal.errors import DataError, NotFittedError
+from reversal.errors import ConvergenceError, DataError, NotFittedError
 from reversal.likelihood import Likelihood, elbo
 from reversal.networks import ConditionalGaussian, ConditionalMLP
 from reversal.processes import Gaussian
+from reversal.questions import check_finite
 from reversal.samplers import Multistep
 from reversal.spaces import Euclidean
 from reversal.training import Plan, arguments, progress
@@ -164,12 +165,14 @@ class AmortizedPosterior:
             u = walk.sample(decoder, len(which), steps, cond=cond, generator=generator)
             return mean[which] + (factor[which] @ u[..., None]).squeeze(-1)
 
-        z = torch.cat([draw(part) for part in torch.arange(len(rows)).repeat(n).split(CHUNK)])
-        if not bool(z.isfinite().all()):
+        try:
+            z = torch.cat([draw(part) for part in torch.arange(len(rows)).repeat(n).split(CHUNK)])
+            check_finite(z, walk)
+        except ConvergenceError as error:
             raise DataError(
                 "Expected evidence near what was simulated, got some so far from it that the "
                 "networks come to no number. Compare it with the summaries of the simulations."
-            )
+            ) from error
         d = self.normal_.num_features
         return self.support_.from_real(z.reshape(n, *evidence.shape[:-1], d))
 
