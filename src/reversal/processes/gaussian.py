@@ -161,7 +161,7 @@ class Gaussian(Process):
     def _bridge(self, clean: Tensor, x_t: Tensor, step: Any, eta: float) -> NormalKernel:
         carried = step.sigma_s * (1 - eta**2 * step.fraction) ** 0.5 / _positive(step.sigma_t)
         mean = _mix(carried, x_t, step.alpha_s - carried * step.alpha_t, clean)
-        return NormalKernel(mean, eta * step.sigma_s * step.fraction**0.5)
+        return NormalKernel(mean, eta * step.sigma_s * step.fraction**0.5 if eta else 0.0)
 
     def _rule(self, source: Kind, target: Kind) -> Callable[[Tensor, Tensor, Any], Tensor]:
         blend = partial(_blend, self.schedule, _COMBINATIONS[source], _COMBINATIONS[target])
