@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -51,13 +52,14 @@ class Walk(ABC):
 @final
 @dataclass
 class Ours(Walk):
-    """A sampler of this library on the process's own grid."""
+    """A sampler of this library, on the process's own grid if no other is named."""
 
     name: str
     sampler: Any
     per_step: int = 1
     is_flow: bool = True
     schedule: Any = field(default_factory=rv.VariancePreserving)
+    spacing: Callable[[Any, int], rv.Grid] | None = None
 
     def first(self, calls: int) -> float:
         """The ratio at t = 1; that of the exact trajectories where no signal is left."""
@@ -81,10 +83,12 @@ class Ours(Walk):
         last = self.schedule.signal(torch.ones((), dtype=torch.float64))
         x_1 = y * last.alpha if last.alpha > 0 else y / MOST
         steps = (calls + self.per_step - 1) // self.per_step
-        return self.sampler.sample(denoiser, len(y), steps=steps, x_1=x_1, generator=rng)
+        grid = self.spacing(denoiser.process, steps) if self.spacing else None
+        return self.sampler.sample(denoiser, len(y), steps=steps, grid=grid, x_1=x_1, generator=rng)
 
 
 OURS: list[Walk] = [
+    Ours("`UniPC()`, `Grid.angle`", rv.UniPC(), spacing=rv.Grid.angle),
     Ours("`UniPC()`", rv.UniPC()),
     Ours("`UniPC(3)`", rv.UniPC(3)),
     Ours("`Multistep(2, eta=0)`", rv.Multistep(2, eta=0)),

@@ -27,8 +27,8 @@ from _walks import OURS, Counted, Ours, Walk, peers
 import reversal as rv
 
 CALLS: Final = (5, 10, 20, 50)
-TRAJECTORIES: Final = 512
-DRAWS: Final = 2000
+TRAJECTORIES: Final = 256
+DRAWS: Final = 1000
 KINDS: Final = {
     kind.name: kind
     for kind in (
@@ -109,7 +109,7 @@ def measure_orders() -> None:
             LEDGER.keep(row | {"slope": slope(counts, found), "own": own})
 
 
-def measure_laws(draws: int = 8000) -> None:
+def measure_laws(draws: int = 4000) -> None:
     """Every sampler with noise under every schedule, against exact draws."""
     problem, counts = BROAD.problem(0, 1), (4, 8, 16, 32)
     rng = torch.Generator().manual_seed(7)
@@ -242,8 +242,9 @@ Generated; measurements are in `benchmarks/accuracy.jsonl`. The network is the e
 mixture of normal laws with means of variance 1 and components of standard deviation 0.15 (0.6 in
 the tables of orders), so that what is measured is the sampler and its grid. Each library takes its
 own schedule and the grid that its arguments name; ours are on `VariancePreserving` and the
-process's own grid, and the first row is what `docs/choose.md` recommends for few calls. A number of
-calls is a bound: methods of two calls a step take as many steps as fit."""
+process's own grid unless another is named, and the first row is what `docs/choose.md` recommends
+for few calls. A number of calls is a bound: methods of two calls a step take as many steps as
+fit."""
 OFF_THE_FLOW: Final = """\
 Distance to the exact flow, root mean square per dimension: every sampler starts on the same exact
 trajectories, at its own first noise level. The least of each column is bold."""
@@ -255,7 +256,7 @@ Three broad components in 2 dimensions. `measured` is the slope of the error ove
 steps of a smooth grid between the noise-to-signal ratios 4 and 0.1; the last columns are errors
 from t = 1 to 0 on the process's own grid, by calls."""
 OF_LAWS: Final = """\
-The same law; sliced Wasserstein distance of 8,000 draws to 8,000 exact ones, by calls, and that of
+The same law; sliced Wasserstein distance of 4,000 draws to 4,000 exact ones, by calls, and that of
 as many exact draws. `measured` is the slope where at least three distances are above three times
 that."""
 

@@ -7,6 +7,7 @@ call, the first time that it is asked for, and read row by row as Python numbers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -106,6 +107,36 @@ class Grid:
         schedule, low, high = _ratios(process, steps, least, most)
         u = torch.linspace(0, 1, max(steps, 2), dtype=torch.float64)[:steps]
         return cls._at(schedule, torch.lerp(high, low, u))
+
+    @classmethod
+    def angle(
+        cls, process: Any, steps: int, scale: float | None = None, exponent: float = 1.5
+    ) -> Grid:
+        r"""Noise-to-signal ratios :math:`\rho_k = c \tan(u_k^p \arctan(\rho_1 / c))`, u = 1 - k/N.
+
+        At ratio c the noise is comparable to the distance between data. Two independent draws of d
+        entries of variance 1 are :math:`\sqrt{2 d}` apart on average, and noise confuses them from
+        half of that on, which is where a flow decides between them.
+
+        Args:
+            process: a Gaussian process; its schedule will do where the scale is given.
+            steps: N.
+            scale: c; by default sqrt(d/2), but not below 1.
+            exponent: p, how much the steps shrink towards the data.
+        """
+        schedule, _, _ = _ratios(process, steps, 1e-9, math.inf)
+        if (scale is None and not hasattr(process, "space")) or not exponent > 0:
+            raise ClockError(
+                f"Expected a scale with {process}, which has no dimension, and an exponent > 0, "
+                f"got {scale} and {exponent}. Give a Gaussian process, or scale=1.0."
+            )
+        if scale is not None and not 0 < scale < math.inf:
+            raise ClockError(f"Expected a finite scale > 0, got {scale}. Leave it out.")
+        c = max(1.0, (math.prod(process.space.event_shape) / 2) ** 0.5) if scale is None else scale
+        last = schedule.log_ratio(torch.ones((), dtype=torch.float64))
+        u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1]
+        ratios = c * torch.tan(u**exponent * torch.atan((-last).exp() / c))
+        return cls._at(schedule, ratios.log())
 
     @classmethod
     def _at(cls, schedule: Any, logs: Tensor) -> Grid:

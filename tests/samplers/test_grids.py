@@ -59,6 +59,29 @@ def test_ratios_are_spaced_as_said(schedule, steps):
     assert abs(float(ratio(schedule, logs.times[-2])) - 2e-3) < 1e-9
 
 
+@signals
+def test_angles_are_spaced_as_said(schedule):
+    """Equal steps of arctan(ratio / c) to the power 1 / p, with c from the dimension."""
+    for shape, c in (((2,), 1.0), ((1,), 1.0), ((2, 9), 3.0)):
+        grid = rv.Grid.angle(rv.Gaussian(rv.Euclidean(*shape), schedule), 7, exponent=2.0)
+        assert float(grid.times[0]) == 1 and float(grid.times[-1]) == 0
+        angles = torch.atan(ratio(schedule, grid.times) / c) ** 0.5
+        torch.testing.assert_close(angles.diff(), angles.diff().mean().expand(7))
+    with pytest.raises(rv.ClockError, match="a scale"):
+        rv.Grid.angle(schedule, 7)
+    with pytest.raises(rv.ClockError, match="finite scale > 0"):
+        rv.Grid.angle(schedule, 7, scale=-1.0)
+
+
+@pytest.mark.parametrize("schedule", cases.SIGNALS, ids=repr)
+def test_the_own_grid_is_that_of_angles_at_scale_one(schedule):
+    """To the interpolation of 8,193 times that it is read from."""
+    own = rv.Gaussian(rv.Euclidean(3), schedule).grid(9).times
+    angles = rv.Grid.angle(schedule, 9, scale=1.0).times
+    first, second = (torch.atan(ratio(schedule, times)) for times in (own, angles))
+    torch.testing.assert_close(first, second, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("steps", [10, 20])
 @pytest.mark.parametrize("schedule", [rv.VariancePreserving(), rv.Cosine()], ids=repr)
 def test_the_own_grid_errs_less_than_ratio_grids_on_two_tight_modes(schedule, steps):
