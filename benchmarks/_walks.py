@@ -88,7 +88,7 @@ class Ours(Walk):
 
 
 OURS: list[Walk] = [
-    Ours("`UniPC()`, `Grid.angle`", rv.UniPC(), spacing=rv.Grid.angle),
+    Ours("`UniPC()`, `Grid.share`", rv.UniPC(), spacing=rv.Grid.share),
     Ours("`UniPC()`", rv.UniPC()),
     Ours("`UniPC(3)`", rv.UniPC(3)),
     Ours("`Multistep(2, eta=0)`", rv.Multistep(2, eta=0)),

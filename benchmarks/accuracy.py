@@ -243,8 +243,8 @@ mixture of normal laws with means of variance 1 and components of standard devia
 the tables of orders), so that what is measured is the sampler and its grid. Each library takes its
 own schedule and the grid that its arguments name; ours are on `VariancePreserving` and the
 process's own grid unless another is named, and the first row is what `docs/choose.md` recommends
-for few calls. A number of calls is a bound: methods of two calls a step take as many steps as
-fit."""
+for few calls; the two numbers fitted in `Grid.share` were fitted on other seeds than these. A
+number of calls is a bound: methods of two calls a step take as many steps as fit."""
 OFF_THE_FLOW: Final = """\
 Distance to the exact flow, root mean square per dimension: every sampler starts on the same exact
 trajectories, at its own first noise level. The least of each column is bold."""

@@ -60,26 +60,34 @@ def test_ratios_are_spaced_as_said(schedule, steps):
 
 
 @signals
-def test_angles_are_spaced_as_said(schedule):
-    """Equal steps of arctan(ratio / c) to the power 1 / p, with c from the dimension."""
-    for shape, c in (((2,), 1.0), ((1,), 1.0), ((2, 9), 3.0)):
-        grid = rv.Grid.angle(rv.Gaussian(rv.Euclidean(*shape), schedule), 7, exponent=2.0)
+def test_shares_of_noise_are_spaced_as_said(schedule):
+    """Equal steps of (ratio / (c + ratio))^(1 / p), with c from the dimension and the steps."""
+    for shape, steps, c in (((2,), 7, 1.0), ((1,), 7, 1.0), ((2, 9), 7, 3.0), ((2, 9), 20, 2.0)):
+        grid = rv.Grid.share(rv.Gaussian(rv.Euclidean(*shape), schedule), steps, exponent=2.0)
         assert float(grid.times[0]) == 1 and float(grid.times[-1]) == 0
-        angles = torch.atan(ratio(schedule, grid.times) / c) ** 0.5
-        torch.testing.assert_close(angles.diff(), angles.diff().mean().expand(7))
-    with pytest.raises(rv.ClockError, match="a scale"):
-        rv.Grid.angle(schedule, 7)
-    with pytest.raises(rv.ClockError, match="finite scale > 0"):
-        rv.Grid.angle(schedule, 7, scale=-1.0)
+        signal = schedule.signal(grid.times)
+        shares = (signal.sigma / (c * signal.alpha + signal.sigma)) ** 0.5
+        torch.testing.assert_close(shares.diff(), shares.diff().mean().expand(steps))
+    with pytest.raises(rv.ClockError, match=r"scale=1\.0"):
+        rv.Grid.share(schedule, 7)
+    for wrong in ({"scale": -1.0}, {"scale": 1.0, "exponent": 0.0}):
+        with pytest.raises(rv.ClockError, match="finite numbers"):
+            rv.Grid.share(schedule, 7, **wrong)
 
 
-@pytest.mark.parametrize("schedule", cases.SIGNALS, ids=repr)
-def test_the_own_grid_is_that_of_angles_at_scale_one(schedule):
-    """To the interpolation of 8,193 times that it is read from."""
-    own = rv.Gaussian(rv.Euclidean(3), schedule).grid(9).times
-    angles = rv.Grid.angle(schedule, 9, scale=1.0).times
-    first, second = (torch.atan(ratio(schedule, times)) for times in (own, angles))
-    torch.testing.assert_close(first, second, rtol=0, atol=2e-3)
+def test_few_steps_of_unipc_err_less_by_shares_in_many_dimensions():
+    """Ten components in 16 dimensions: at 5 and 10 calls less than on the process's own grid."""
+    z = torch.randn(74, 16, generator=seeded(4), dtype=torch.float64)
+    process = rv.Gaussian(rv.Euclidean(16))
+    data = rv.GaussianMixture(process, real(*[1.0] * 10), z[:10], real(*[0.02] * 10))
+    exact = rv.UniPC(3).sample(data, 64, grid=rv.Grid.share(process, 400), x_1=z[10:])
+
+    def error(grid: rv.Grid) -> float:
+        x = rv.UniPC().sample(data, 64, x_1=z[10:], grid=grid)
+        return float((x - exact).square().mean().sqrt())
+
+    for steps in (5, 10):
+        assert error(rv.Grid.share(process, steps)) < error(process.grid(steps))
 
 
 @pytest.mark.parametrize("steps", [10, 20])
