@@ -59,6 +59,37 @@ def test_ratios_are_spaced_as_said(schedule, steps):
     assert abs(float(ratio(schedule, logs.times[-2])) - 2e-3) < 1e-9
 
 
+@signals
+def test_shares_of_noise_are_spaced_as_said(schedule):
+    """Equal steps of (ratio / (c + ratio))^(1 / p), with c from the dimension and the steps."""
+    for shape, steps, c in (((2,), 7, 1.0), ((1,), 7, 1.0), ((2, 9), 7, 3.0), ((2, 9), 20, 2.0)):
+        grid = rv.Grid.share(rv.Gaussian(rv.Euclidean(*shape), schedule), steps, exponent=2.0)
+        assert float(grid.times[0]) == 1 and float(grid.times[-1]) == 0
+        signal = schedule.signal(grid.times)
+        shares = (signal.sigma / (c * signal.alpha + signal.sigma)) ** 0.5
+        torch.testing.assert_close(shares.diff(), shares.diff().mean().expand(steps))
+    with pytest.raises(rv.ClockError, match=r"scale=1\.0"):
+        rv.Grid.share(schedule, 7)
+    for wrong in ({"scale": -1.0}, {"scale": 1.0, "exponent": 0.0}):
+        with pytest.raises(rv.ClockError, match="finite numbers"):
+            rv.Grid.share(schedule, 7, **wrong)
+
+
+def test_few_steps_of_unipc_err_less_by_shares_in_many_dimensions():
+    """Ten components in 16 dimensions: at 5 and 10 calls less than on the process's own grid."""
+    z = torch.randn(74, 16, generator=seeded(4), dtype=torch.float64)
+    process = rv.Gaussian(rv.Euclidean(16))
+    data = rv.GaussianMixture(process, real(*[1.0] * 10), z[:10], real(*[0.02] * 10))
+    exact = rv.UniPC(3).sample(data, 64, grid=rv.Grid.share(process, 400), x_1=z[10:])
+
+    def error(grid: rv.Grid) -> float:
+        x = rv.UniPC().sample(data, 64, x_1=z[10:], grid=grid)
+        return float((x - exact).square().mean().sqrt())
+
+    for steps in (5, 10):
+        assert error(rv.Grid.share(process, steps)) < error(process.grid(steps))
+
+
 @pytest.mark.parametrize("steps", [10, 20])
 @pytest.mark.parametrize("schedule", [rv.VariancePreserving(), rv.Cosine()], ids=repr)
 def test_the_own_grid_errs_less_than_ratio_grids_on_two_tight_modes(schedule, steps):

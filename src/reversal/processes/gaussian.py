@@ -163,7 +163,7 @@ class Gaussian(Process):
     def _bridge(self, clean: Tensor, x_t: Tensor, step: Any, eta: float) -> NormalKernel:
         carried = step.sigma_s * _root(1 - eta**2 * step.fraction) / _positive(step.sigma_t)
         mean = _mix(carried, x_t, step.alpha_s - carried * step.alpha_t, clean)
-        return NormalKernel(mean, eta * step.sigma_s * _root(step.fraction))
+        return NormalKernel(mean, eta * step.sigma_s * _root(step.fraction) if eta else 0.0)
 
     def _rule(self, source: Kind, target: Kind) -> Callable[[Tensor, Tensor, Any], Tensor]:
         blend = partial(_blend, self.schedule, _COMBINATIONS[source], _COMBINATIONS[target])
