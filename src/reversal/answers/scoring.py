@@ -34,7 +34,7 @@ def _running(source: Source, encoded: Encoded) -> Tensor:
     """The number of real dimensions that are present in each row, ``(B,)``."""
     parts = {name: part for name, part in source.space.parts.items() if part.is_real}
     each = {k: math.prod(p.tangent_shape) // math.prod(p.sites) for k, p in parts.items()}
-    counts = [encoded.present[name].flatten(1).sum(1) * each[name] for name in parts]
+    counts = [encoded.present[name][:, None].flatten(1).sum(1) * each[name] for name in parts]
     return torch.stack(counts).sum(0) if counts else torch.zeros(())
 
 
