@@ -102,9 +102,9 @@ class Network(nn.Module):
 STEPS = 2000
 
 
-def main(out: Path) -> None:
+def main(out: Path, seed: int) -> None:
     """Train by score entropy, sample, compare with the law of the data."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     data = torch.poisson(torch.where(torch.rand(20_000) < 0.6, 2.0, 12.0)).long()
     denoiser = rv.NetworkDenoiser(Network(), process())
     optimizer = torch.optim.Adam(denoiser.parameters(), 5e-3)
@@ -150,4 +150,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
     parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
-    main(parser.parse_args().out)
+    parser.add_argument("--seed", type=int, default=0, help="of training and sampling")
+    given = parser.parse_args()
+    main(given.out, given.seed)

@@ -106,9 +106,9 @@ class Network(nn.Module):
 STEPS = 1500
 
 
-def main(out: Path) -> None:
+def main(out: Path, seed: int) -> None:
     """Train on two clusters near corners, sample, compare."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     noise = process()
     centers = torch.tensor([[0.8, 0.55], [-0.9, -0.3]])
     data = centers[torch.randint(2, (9000,))] + 0.22 * torch.randn(9000, 2)
@@ -157,4 +157,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
     parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
-    main(parser.parse_args().out)
+    parser.add_argument("--seed", type=int, default=0, help="of training and sampling")
+    given = parser.parse_args()
+    main(given.out, given.seed)
