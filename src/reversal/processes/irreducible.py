@@ -48,11 +48,11 @@ def require_irreducible(operator: Local, prior: Prior) -> None:
 
     *Real factors* are looked at where ``DRAWS`` draws of the prior are (fewer, down to ``FEWEST``,
     if a million numbers do not suffice): a site that neither drifts nor diffuses at any of them is
-    refused, and so is a process without any noise at all. That a covariance of lower rank spreads
+    refused, and so is a process without any noise at all. That a covariance of lower rank is spread
     by the drift is believed. *Jumps beside them* are taken as possible if they are at one of these
-    draws, so that what passes is irreducible where a diffusion can go everywhere, and what is
-    refused has rates that are 0 with a prior probability of more than 0.2 %, save in one case of
-    5,000.
+    draws. So what passes is irreducible if the real factors can go everywhere; and a rate that is
+    positive with a prior probability of p alone is missed, and may be what is refused for, with
+    probability (1 - p)^n at n draws: 4e-5 at p = 1/400 and n = 4,096.
 
     Raises:
         CapabilityError: naming two states, the first of which has no path to the second, or what
