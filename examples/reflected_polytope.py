@@ -87,7 +87,7 @@ def process() -> rv.FromGenerator:
 
 
 class Network(nn.Module):
-    """Minus the score in units of 1 / sqrt(v), 0 on the facets."""
+    """Minus the score in units of 1 / sqrt(v), 0 on the facets and at t = 1."""
 
     def __init__(self, space: Polytope) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Network(nn.Module):
         t = t[:, None].clamp_min(1e-3)
         gaps = self.space.gaps(x)
         inside = (gaps / 0.1).clamp_min(0).tanh().prod(1, keepdim=True)
-        return inside * self.layers(torch.cat((x, gaps, t, t.log()), 1))
+        return (1 - t) * inside * self.layers(torch.cat((x, gaps, t, t.log()), 1))
 
 
 STEPS = 1500
@@ -115,7 +115,7 @@ def main(out: Path, seed: int) -> None:
     data = data[noise.space.contains(data)]
     data, held_out = data[3000:], data[:3000]
     denoiser = rv.NetworkDenoiser(Network(noise.space), noise)
-    loss_of = rv.Implicit(weight=lambda t: t)
+    loss_of = rv.Implicit(weight=torch.sqrt)
     optimizer = torch.optim.Adam(denoiser.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
