@@ -59,9 +59,9 @@ def cost_of_steps(inside: int, space: int) -> float:
 
 
 @torch.no_grad()
-def score_dimension(denoiser: Any, point: Tensor, scale: float, draws: int = 512) -> int:
+def score_dimension(denoiser: Any, point: Tensor, scale: float, seed: int) -> int:
     """How many directions around a point have scores less than half of those of pure noise."""
-    process, generator = denoiser.process, torch.Generator().manual_seed(0)
+    process, generator, draws = denoiser.process, torch.Generator().manual_seed(seed), 512
     t = time_of_snr(process.schedule, torch.tensor([-2 * math.log(scale)], dtype=torch.float64))
     alpha, sigma = (float(v) for v in process.schedule.signal(t)[:2])
     z = torch.randn(draws, len(point), generator=generator).to(point)
@@ -69,16 +69,16 @@ def score_dimension(denoiser: Any, point: Tensor, scale: float, draws: int = 512
     return int((torch.linalg.svdvals(scores - scores.mean(0)) < draws**0.5 / 2).sum())
 
 
-def known_manifolds() -> None:
+def known_manifolds(seed: int) -> None:
     process = rv.Gaussian(rv.Euclidean(16))
-    basis = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0]
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(seed)))[0]
     angle = torch.linspace(0, 2 * math.pi, 1501)[:-1]
     curve = torch.stack([angle.cos(), angle.sin(), (2 * angle).cos(), (2 * angle).sin()], 1)
     a, b = torch.cartesian_prod(angle[::30], angle[::30]).unbind(1)
     torus = torch.stack([a.cos(), a.sin(), b.cos(), b.sin()], 1)
     for name, points, scale, dimension in (("curve", curve, 0.05, 1), ("torus", torus, 0.2, 2)):
         oracle = rv.Empirical(process, points @ basis[:4])
-        found = [score_dimension(oracle, x, scale) for x in oracle.atoms[:: len(points) // 6]]
+        found = [score_dimension(oracle, x, scale, seed) for x in oracle.atoms[:: len(points) // 6]]
         print(f"{name} in R^16: dimension {dimension}, from the score at points of it {found}")
         assert found == [dimension] * len(found)
 
@@ -114,14 +114,15 @@ def subspaces(panel: Any) -> None:
     panel.set_ylim(fixed[0] / 3, growing[-1] * 2)
 
 
-def digits(panel: Any) -> None:
+def digits(panel: Any, seed: int) -> None:
     x = pixels()
     held, shown = x[1500:], x[:12]
-    denoiser = train(x[:1500], 3000)
+    denoiser = train(x[:1500], 3000, seed)
     found = [
-        np.mean([score_dimension(denoiser, point, scale) for point in shown]) for scale in SCALES
+        np.mean([score_dimension(denoiser, point, scale, seed) for point in shown])
+        for scale in SCALES
     ]
-    generator, of_error = torch.Generator().manual_seed(3), []
+    generator, of_error = torch.Generator().manual_seed(seed + 3), []
     for scale in SCALES:
         t = time_of_snr(denoiser.process.schedule, torch.tensor([-2 * math.log(scale)]).double())
         x_t = denoiser.process.kernel(held, t.expand(len(held))).sample(generator)
@@ -155,11 +156,11 @@ def digits(panel: Any) -> None:
     panel.set(xlabel="scale σ/α", ylabel="dimension", title="digits, 64 pixels", ylim=(1, 64))
 
 
-def main(out: Path) -> None:
+def main(out: Path, seed: int) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6), layout="constrained")
     subspaces(left)
-    known_manifolds()
-    digits(right)
+    known_manifolds(seed)
+    digits(right, seed)
     for panel in (left, right):
         panel.spines[["top", "right"]].set_visible(False)
     out.mkdir(parents=True, exist_ok=True)
@@ -170,4 +171,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
     parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
-    main(parser.parse_args().out)
+    parser.add_argument("--seed", type=int, default=0, help="of training and of noise")
+    given = parser.parse_args()
+    main(given.out, given.seed)

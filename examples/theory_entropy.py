@@ -13,7 +13,8 @@ Source: Benton, Shi, De Bortoli, Deligiannidis, Doucet (2024), arXiv 2211.03595,
 
 Here: R^2, a chain of five states that is not reversible, the torus and SO(3). Left side: exact
 marginals, their divergence by quadrature, differentiated in time. Right side: the library's
-operators, by automatic differentiation. Both in float64.
+operators, by automatic differentiation. Both in float64; nothing is drawn. The bound, 1e-7, is for
+the stencil of five points, which errs by h^4 / 30 fifth derivatives, and for the quadrature.
 """
 
 import argparse

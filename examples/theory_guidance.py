@@ -15,6 +15,8 @@ the tilted law does not follow. Source: Chidambaram, Gatmiry, Chen, Lee and Lu (
 guidance do?", arXiv 2409.13074.
 
 Here: exact denoisers, and laws pushed through the library's steps on a line of nodes, not sampled.
+Variances are extrapolated from 200 and 400 steps, which leaves the second order in a step, 0.2 %;
+on the line the laws err by about the distance of its nodes, 0.025.
 """
 
 import argparse

@@ -13,7 +13,12 @@ Source: Song and Ermon (2019), "Generative modeling by estimating gradients of t
 distribution", section 3.2, where the weights are 1/5 and 4/5 as here.
 
 Here: 500 points in two clusters. `Empirical` knows the exact score of their noised law at every
-level; one small network learns a single level, another of the same size all of them.
+level; one small network learns a single level, another of the same size all of them. Five seeds of
+data, training and samples gave, as the largest squared error at many levels, 0.011 to 0.026 with a
+standard deviation of 0.006 (by a twentieth of the draws); 0.001 to 0.002 with one level at its
+samples, and 25 to 31 between the modes; weights of the left mode of 0.185 to 0.203 by the reversal
+(0.006 is the error of 4,000 draws), of 0.46 to 0.50 by Langevin steps, and with the exact score of
+at most 0.006 less than what had started there. All bounds are five deviations away, or more.
 """
 
 import argparse
@@ -51,15 +56,17 @@ class Network(nn.Module):
         return self.layers(torch.cat([x, t[:, None], angle.sin(), angle.cos()], 1))
 
 
-def data() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
+def data(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
     centers = torch.where(torch.arange(500) < 500 * LEFT, -1.0, 1.0)
     return (centers + 0.1 * torch.randn(500, generator=generator))[:, None]
 
 
-def train(process: rv.Gaussian, clocks: rv.SharedClock, x_0: Tensor) -> rv.NetworkDenoiser:
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
+def train(
+    process: rv.Gaussian, clocks: rv.SharedClock, x_0: Tensor, seed: int
+) -> rv.NetworkDenoiser:
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
     denoiser = rv.NetworkDenoiser(Network(), process, rv.Preconditioned(), clocks)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2500)
@@ -74,9 +81,9 @@ def train(process: rv.Gaussian, clocks: rv.SharedClock, x_0: Tensor) -> rv.Netwo
 
 
 @torch.no_grad()
-def langevin(denoiser: rv.core.Denoiser, x: Tensor, steps: int = 400) -> Tensor:
+def langevin(denoiser: rv.core.Denoiser, x: Tensor, seed: int, steps: int = 400) -> Tensor:
     """Run the universal corrector of the process at t = 1, where its noise is ``SIGMA``."""
-    generator, t = torch.Generator().manual_seed(2), torch.ones(len(x))
+    generator, t = torch.Generator().manual_seed(seed + 2), torch.ones(len(x))
     for _ in range(steps):
         law = denoiser.process.corrector(x, t, denoiser(x, t).score)
         rate = 0.1 * SIGMA**2 / law.covariance.mean()
@@ -116,19 +123,20 @@ def draw(panel: Any, many: Any, oracle: Any) -> Any:
     return image
 
 
-def main(out: Path) -> None:
-    x_0 = data()
-    one, many = train(ONE, rv.SharedClock(rv.OnGrid(1)), x_0), train(MANY, rv.SharedClock(), x_0)
+def main(out: Path, seed: int) -> None:
+    x_0 = data(seed)
+    one = train(ONE, rv.SharedClock(rv.OnGrid(1)), x_0, seed)
+    many = train(MANY, rv.SharedClock(), x_0, seed)
     exact, oracle = rv.Empirical(ONE, x_0), rv.Empirical(MANY, x_0)
-    start = 4 * torch.rand(COUNT, 1, generator=torch.Generator().manual_seed(5)) - 2
+    start = 4 * torch.rand(COUNT, 1, generator=torch.Generator().manual_seed(seed + 5)) - 2
     middle = torch.linspace(-0.7, 0.7, 281)[:, None]
     edge = float(middle[exact(middle, torch.ones(281)).score > 0].min())
     samples = {
         "the data": x_0,
-        "Langevin, one σ, exact": langevin(exact, start[:500], 200),
-        "Langevin, one σ, learned": langevin(one, start),
+        "Langevin, one σ, exact": langevin(exact, start[:500], seed, 200),
+        "Langevin, one σ, learned": langevin(one, start, seed),
         "reversal, many σ, learned": rv.Ancestral().sample(
-            many, COUNT, steps=100, generator=torch.Generator().manual_seed(3)
+            many, COUNT, steps=100, generator=torch.Generator().manual_seed(seed + 3)
         ),
     }
     settled = samples["Langevin, one σ, exact"]
@@ -142,13 +150,16 @@ def main(out: Path) -> None:
     for name, weight in weights.items():
         print(f"{name:26} weight of the left mode {weight:.3f}")
     print(f"started left of {edge:.2f}, where the exact score turns: {side:.3f}")
-    noisy = x_0 + SIGMA * torch.randn(len(x_0), 1, generator=torch.Generator().manual_seed(4))
+    noisy = x_0 + SIGMA * torch.randn(
+        len(x_0), 1, generator=torch.Generator().manual_seed(seed + 4)
+    )
     gap = torch.linspace(-0.2, 0.2, 41)[:, None]
     inside = float(errors(one, exact, noisy, 1.0, SIGMA).square().mean())
     between = float(errors(one, exact, gap, 1.0, SIGMA).square().mean())
     print(f"one σ: squared error of the score at samples {inside:.4f}, between {between:.2f}")
     for sigma in (0.1, 0.3, 1.0, 3.0):
-        noisy = x_0 + sigma * torch.randn(len(x_0), 1, generator=torch.Generator().manual_seed(4))
+        around, source = x_0.repeat(20, 1), torch.Generator().manual_seed(seed + 4)
+        noisy = around + sigma * torch.randn(len(around), 1, generator=source)
         error = float(errors(many, oracle, noisy, level(sigma), sigma).square().mean())
         print(f"many σ, at samples of σ = {sigma}: {error:.4f}")
         assert error < 0.05
@@ -173,4 +184,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
     parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
-    main(parser.parse_args().out)
+    parser.add_argument("--seed", type=int, default=0, help="of data, training and samples")
+    given = parser.parse_args()
+    main(given.out, given.seed)

@@ -47,9 +47,9 @@ def condensation(variances: Tensor, n: int) -> float:
     return brentq(gap, -20, 20)
 
 
-def errors(variances: Tensor, n: int) -> Tensor:
+def errors(variances: Tensor, n: int, seed: int) -> Tensor:
     """Of oracle and law on own data, of oracle and law on new data: (sets, levels, 4)."""
-    generator, d = torch.Generator().manual_seed(0), len(variances)
+    generator, d = torch.Generator().manual_seed(seed), len(variances)
     draw = lambda k: variances.sqrt() * torch.randn(k, d, generator=generator).double()  # noqa: E731
     process = rv.Gaussian(rv.Euclidean(d), rv.VarianceExploding(0.01, 100.0))
     exact = rv.GaussianData(process, torch.zeros(d).double(), torch.diag(variances))
@@ -80,11 +80,11 @@ def crossing(ratio: Tensor) -> float:
     return float(LEVELS[k - 1] + part * (LEVELS[k] - LEVELS[k - 1]))
 
 
-def gaussian_example(panel: Any, n: int = 500) -> None:
+def gaussian_example(panel: Any, seed: int, n: int = 500) -> None:
     print("   d  log snr of collapse  measured")
     for d, color in ((4, "C2"), (16, "C0"), (64, "C4")):
         variances = torch.linspace(0.2, 1.8, d, dtype=torch.float64)
-        found = errors(variances, n)
+        found = errors(variances, n, seed)
         (own, of_own), (new, of_new) = (share(*found[..., k : k + 2].unbind(-1)) for k in (0, 2))
         predicted, measured = condensation(variances, n), crossing(own)
         spread = np.std([crossing(each[:, 0] / each[:, 1]) for each in found]) / SETS**0.5
@@ -113,15 +113,15 @@ def gaussian_example(panel: Any, n: int = 500) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def digits_example(panel: Any) -> None:
+def digits_example(panel: Any, seed: int) -> None:
     digits = pixels()
-    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))
     own, held = digits[order[:898]], digits[order[898:1796]]
     process = rv.Gaussian(rv.Euclidean(64))
-    denoisers = {"oracle": rv.Empirical(process, own), "trained": train(own, 3500)}
+    denoisers = {"oracle": rv.Empirical(process, own), "trained": train(own, 3500, seed)}
     rows, shares = [], {}
     for (name, denoiser), count in zip(denoisers.items(), (100, 1000), strict=True):
-        generator = torch.Generator().manual_seed(2)
+        generator = torch.Generator().manual_seed(seed + 2)
         x = rv.Multistep().sample(denoiser, count, steps=50, generator=generator)
         to_own, to_held = (nearest_distances(x.numpy(), y.numpy()) for y in (own, held))
         shares[name] = float((to_own < to_held).mean())
@@ -143,10 +143,10 @@ def digits_example(panel: Any) -> None:
     panel.spines[:].set_visible(False)
 
 
-def main(out: Path) -> None:
+def main(out: Path, seed: int) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), layout="constrained")
-    gaussian_example(left)
-    digits_example(right)
+    gaussian_example(left, seed)
+    digits_example(right, seed)
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "theory-memorization.png", dpi=90)
 
@@ -155,4 +155,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     pictures = Path(__file__).resolve().parents[1] / "docs" / "pictures"
     parser.add_argument("--out", type=Path, default=pictures, help="folder of the picture")
-    main(parser.parse_args().out)
+    parser.add_argument("--seed", type=int, default=0, help="of data, training and samples")
+    given = parser.parse_args()
+    main(given.out, given.seed)

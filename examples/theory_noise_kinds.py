@@ -18,11 +18,17 @@ reversal. F and h' are monotone, :math:`r_i \le (1 + e^{-\beta t}) / (1 - e^{-\b
    \Big), \qquad \mathrm{KL}_{\text{masks}} \le \frac{d \log 2}{N} .
 
 Ancestral steps under uniform noise are the best product law of each step, so they err less; masks
-whose rates are frozen too, and not the posterior alone, err more by 0.6 d / N.
-The quoted d^2 for uniform noise against d for masks compares upper bounds (Liang et al., 2025,
-"Absorb and converge", arXiv 2506.02318). Dmitriev, Huang and Wei (2026), arXiv 2602.15008, take the
-factor d off that of tau-leaping, and have laws that need d; for masks Li and Cai (2025), arXiv
-2505.21400, have matching bounds.
+whose rates are frozen too, and not the posterior alone, err more by 0.6 d / N. The error of the
+start is apart from this: D(T) is at most :math:`d \log(1 + e^{-\beta T})` for uniform noise.
+
+The bounds are derived here, and checked by brute force in ``tests/test_noise_kinds.py``. Of the
+literature the abstracts were read. Dmitriev, Huang and Wei (2026), arXiv 2602.15008: under
+uniform noise tau-leaping needs a number of steps of order d / error up to logarithms, a factor d
+less than known before, and some laws need as many; so the quoted d^2 was an upper bound. Conforti,
+Durmus, Pham and Raoul (2025), arXiv 2512.00580: linear in d up to logarithms for masks and for
+random walks. Li and Cai (2025), arXiv 2505.21400: under masks the error is 1/N times a mutual
+information of the tokens, with a lower bound that matches. Liang, Huang, Lai, Shroff and Liang
+(2025), arXiv 2506.02318: better rates for masks than for uniform noise, between upper bounds.
 
 Here, without sampling, from sums over words or over the number of ones: the steps for an error of a
 quarter of a nat, up to 128 sites. For masks d copies of a bit and parity are the worst laws (half

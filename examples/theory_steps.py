@@ -19,6 +19,7 @@ arXiv 2308.03686, of order d log^2(1/delta) / N, with its constant worked out fo
 law of the sample is closer than the path (data processing), and for smooth targets much closer.
 
 Here: correlated Gaussian data, followed exactly through the library's steps from the exact q_1.
+Nothing is drawn: orders and powers are limits, and are met within 0.03 at 512 steps and at d = 64.
 """
 
 import argparse

@@ -7,7 +7,9 @@ import torch
 
 import reversal as rv
 from reversal import noise, state
+from reversal.core import DenseJumps
 from reversal.objectives import explicit_rate, implicit_rate
+from reversal.objectives.sameness import is_same
 from reversal.operators import Traces
 from tests.objectives.test_implicit import PROCESSES, T, clock, close, of_chain, process_of
 from tests.operators.laws import CASES
@@ -94,6 +96,83 @@ def test_what_does_not_fit_is_refused():
         source = torch.Generator().manual_seed(0)
         rv.Explicit(oracle(0.0))(oracle(0.0), x_0, observed=observed, generator=source)
     assert rv.Explicit(oracle(0.0))(oracle(0.0), x_0[:0], generator=torch.Generator()).shape == (0,)
+
+
+def chain_of(rates, steps=50):
+    """A process whose name does not show its rates, which its generator captures."""
+    space = rv.Categorical(3)
+    law = rv.Uniform(space).prior
+    jumps = lambda x: rv.Generator(jumps=DenseJumps(rates[x]))  # noqa: E731
+    return rv.FromGenerator(space, jumps, law, steps=steps)
+
+
+def exploding(last):
+    return rv.Gaussian(rv.Euclidean(2), rv.VarianceExploding(0.01, last))
+
+
+RING = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+PAIRS = {
+    "rates": (lambda: chain_of(RING.clone()), lambda: chain_of(2 * RING)),
+    "steps of a simulation": (lambda: chain_of(RING.clone()), lambda: chain_of(RING, 60)),
+    "betas": (
+        lambda: rv.Gaussian(rv.Euclidean(2), rv.Betas.linear(50)),
+        lambda: rv.Gaussian(rv.Euclidean(2), rv.Betas.cosine(50)),
+    ),
+    "own signals": (
+        lambda: rv.Gaussian(rv.Euclidean(2), rv.Signals(*fading(2.0))),
+        lambda: rv.Gaussian(rv.Euclidean(2), rv.Signals(*fading(3.0))),
+    ),
+    "a factor": (
+        lambda: rv.Independent(a=rv.Mask(rv.Categorical(3)), b=exploding(10.0)),
+        lambda: rv.Independent(a=rv.Mask(rv.Categorical(3)), b=exploding(20.0)),
+    ),
+}
+
+
+def fading(rate):
+    return (lambda t: -rate * t), (lambda t: (-torch.expm1(-2 * rate * t)).sqrt())
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_processes_are_told_apart_by_their_definition(name):
+    """One made twice is the same, also after use; most of the others have the same name."""
+    first, second, other = PAIRS[name][0](), *(make() for make in PAIRS[name])
+    source = torch.Generator().manual_seed(0)
+    first.kernel(first.prior.sample(2, source), torch.full((2,), 0.5)).sample(source)
+    assert is_same(first, second)
+    assert is_same(second, first)
+    assert not is_same(first, other)
+    if name != "a factor":
+        assert repr(first) == repr(other)
+
+
+def test_a_target_of_other_rates_is_refused():
+    """Two processes of one name, which differ in what their generators capture."""
+
+    def denoiser(rates):
+        return rv.Energy(lambda x, t, cond: 0.3 * x.double(), chain_of(rates))
+
+    x_0, source = torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0)
+    same = rv.Explicit(denoiser(RING.clone()))(denoiser(RING.clone()), x_0, generator=source)
+    assert float(same.detach().abs().max()) == 0
+    with pytest.raises(rv.CapabilityError, match="one of another, FromGenerator"):
+        rv.Explicit(denoiser(2 * RING))(denoiser(RING), x_0, generator=source)
+
+
+def test_what_cannot_be_looked_into_is_the_same_only_as_itself():
+    """Generators of random numbers; objects that hold each other; numbers and names."""
+    one, other = torch.Generator(), torch.Generator()
+    assert is_same([one], [one])
+    assert not is_same([one], [other])
+    rings = []
+    for value in (1, 1, 2):
+        ring = {"value": value}
+        ring["self"] = [ring]
+        rings.append(ring)
+    assert is_same(rings[0], rings[1])
+    assert not is_same(rings[0], rings[2])
+    assert not is_same(1, 1.0)
+    assert is_same(torch.float32, torch.float32)
 
 
 def test_implicit_with_one_probe_is_sliced_score_matching():

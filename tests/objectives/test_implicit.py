@@ -161,6 +161,23 @@ def test_dsm_is_the_generic_objective():
         close(gap, case.operator.phi(lambda y, p=p, u=case.log_beta: p(y) - u(y))(x))
 
 
+def test_score_entropy_is_the_generic_objective():
+    """On the mean, for coherent ratios: E Phi(q_t|0 / beta), summed over x_0, by both forms."""
+    case, process = chain(), of_chain()
+    x, at, beta = case.nodes, clock(case.nodes, T), case.log_beta(case.nodes)
+    rate, ratios = process.schedule.variance(at).rate, beta[None, :] - beta[:, None]
+    for law in case.conditionals:
+        log_p = law(x)
+        known = log_p[None, :] - log_p[:, None]
+        gap = process.forward(x, at).gap(ratios, known)
+        r = known.exp()
+        by_hand = RATES.T * (ratios.exp() - r * ratios + r * (known - 1))
+        close(gap, rate * by_hand.fill_diagonal_(0).sum(1))
+        phi = rate * case.operator.phi(lambda y, p=law: p(y) - case.log_beta(y))(x)
+        close(case.mean(gap, law), case.mean(phi, law))
+        assert float((gap - phi).abs().max()) > 0.01
+
+
 def test_masked_cross_entropy_is_the_generic_objective():
     """At a mask the divergence is R alpha / (1 - alpha) times the cross-entropy."""
     process = rv.Mask(rv.Categorical(4))

@@ -158,6 +158,53 @@ def test_sums_and_clocks():
     close(tripled.adjoint(u)(x), 3 * case.operator.adjoint(u)(x))
 
 
+def test_a_product_is_the_sum_of_its_factors_with_a_clock_each():
+    """2 L_word + 3 L_place, each from one factor alone, is the process with both clocks changed."""
+    case = next(c for c in CASES if c.name == "product")
+    space, given, x = case.operator.space, case.operator.characteristics, some(case)
+
+    def of(scales):
+        def scaled(y):
+            laws = given(y)
+            return {name: law.scaled(scales[name], len(space.factors[name].sites))
+                    for name, law in laws.items()}  # fmt: skip
+
+        return Local(space, scaled)
+
+    word, place = of({"word": 1.0, "place": 0.0}), of({"word": 0.0, "place": 1.0})
+    both, u = of({"word": 2.0, "place": 3.0}), case.log_beta
+    apart = word * 2.0 + place * 3.0
+    for name in ("__call__", "adjoint", "phi", "implicit", "potential"):
+        close(getattr(apart, name)(u)(x), getattr(both, name)(u)(x))
+    close(apart(u)(x), 2 * word(u)(x) + 3 * place(u)(x))
+    assert float(word(u)(x).detach().abs().max()) > 0.1
+    assert float(place(u)(x).detach().abs().max()) > 0.1
+
+
+def test_the_reversal_reproduces_every_marginal_from_the_last():
+    """dp/ds = K* p from q_T is q_{T - s}: Magnus' rule of order 2, extrapolated, T = 2."""
+    operator, states, end = chain().operator, torch.arange(5), 2.0
+    matrix = RATES - torch.diag(RATES.sum(1))
+    data, units = torch.tensor([0.35, 0.05, 0.3, 0.1, 0.2]).double(), torch.eye(5).double()
+
+    def run(steps):
+        p, path = data @ torch.matrix_exp(end * matrix), []
+        for k in range(steps):
+            log_q = (data @ torch.matrix_exp((end - (k + 0.5) * end / steps) * matrix)).log()
+            back = Reversal(operator, lambda x, u=log_q: u[x])
+            K = torch.stack([back(lambda x, e=e: e[x])(states) for e in units], 1)
+            p = p @ torch.matrix_exp(end / steps * K)
+            path.append(p)
+        return torch.stack(path)
+
+    coarse, fine = run(100), run(200)[1::2]
+    exact = torch.stack(
+        [data @ torch.matrix_exp((end - (k + 1) * end / 100) * matrix) for k in range(100)]
+    )
+    close((4 * fine - coarse) / 3, exact, 1e-7)
+    assert float((coarse - exact).abs().max()) > 1e-6
+
+
 def test_a_map_of_functions_is_an_operator():
     """The chain as a matrix, with and without its adjoint."""
     case, matrix = chain(), RATES - torch.diag(RATES.sum(1))

@@ -21,6 +21,7 @@ from reversal.core import Denoiser, Objective, Process
 from reversal.errors import CapabilityError
 from reversal.noise import Randomness
 from reversal.objectives.noised import noised
+from reversal.objectives.sameness import is_same
 from reversal.state import State, Tree
 
 
@@ -29,8 +30,9 @@ class Explicit(Objective):
     """The divergence of a denoiser from one that is taken to be right, which gets no gradient.
 
     Args:
-        target: a denoiser of the same process: ``Empirical``, ``Enumerated``, ``GaussianData``, or
-            a trained one, to be distilled into the other.
+        target: a denoiser of the same process (the object itself, or one of the same definition):
+            ``Empirical``, ``Enumerated``, ``GaussianData``, or a trained one, to be distilled into
+            the other.
         weight: a positive function of t, as of ``Implicit``.
 
     Cost: one call of both.
@@ -38,6 +40,7 @@ class Explicit(Objective):
 
     def __init__(self, target: Denoiser, weight: Callable[[Tensor], Tensor] | None = None) -> None:
         self.target, self.weight = target, weight
+        self._known: Process | None = None
 
     def __call__(
         self,
@@ -51,22 +54,27 @@ class Explicit(Objective):
         """Return the losses, ``(B,)``, nats per unit of t.
 
         Raises:
-            CapabilityError: if the process has no generator, or another noisy space than that of
-                the target.
+            CapabilityError: if the process has no generator, or is another than that of the target.
             ClockError: if the clock law of the denoiser is not shared, or entries are missing.
         """
-        ours, theirs = denoiser.process, self.target.process
-        if repr(ours) != repr(theirs):
-            raise CapabilityError(
-                f"Expected a target of the process of the denoiser, {ours}, got one of {theirs}: "
-                f"their scores belong to other marginals. Give both the same process."
-            )
+        ours = denoiser.process
+        self._require_same(ours)
         clock, x_t = noised(denoiser, x_0, observed, x_1, generator)
         t = clock.time
         with torch.no_grad():
             known = self.target(x_t, t, cond).score
         loss = explicit_rate(ours, t, denoiser(x_t, t, cond).score, known, x_t)
         return clock.weigh(loss if self.weight is None else self.weight(t) * loss)
+
+    def _require_same(self, ours: Process) -> None:
+        """Compare the definitions once per process."""
+        theirs = self.target.process
+        if self._known is not ours and not is_same(ours, theirs):
+            raise CapabilityError(
+                f"Expected a target of the process of the denoiser, {ours}, got one of another, "
+                f"{theirs}: their scores belong to other marginals. Give both the same process."
+            )
+        self._known = ours
 
 
 def explicit_rate(process: Process, t: Tensor, score: Any, target: Any, x: State) -> Tensor:

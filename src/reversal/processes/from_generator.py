@@ -58,11 +58,13 @@ class FromGenerator(Process):
         steps: the steps of a simulation.
 
     Raises:
-        CapabilityError: if there is no prior, or a chain is not irreducible, as far as it is looked
-            at (all sites and factors jointly, if they have no more than a million pairs of a state
-            and a jump; see ``processes.irreducible``).
+        CapabilityError: if there is no prior, or the process is not irreducible, as far as it is
+            looked at: chains of at most a million pairs of a state and a jump in full, real factors
+            and the jumps beside them at draws of the prior, larger chains at draws that nothing
+            leaves (see ``processes.irreducible``).
 
-    Cost: ``steps`` evaluations of the generator per draw of x_t where there is no kernel.
+    Cost: ``steps`` evaluations of the generator per draw of x_t where there is no kernel, and one
+    of it, at many states, when the process is made.
     """
 
     starts_singular = False
@@ -90,7 +92,7 @@ class FromGenerator(Process):
         if space.factors:
             self.factors = {name: Factor(self, part) for name, part in space.factors.items()}
         self.provides = frozenset({Capability.GENERATOR, Capability.PRIOR})
-        require_irreducible(self.operator)
+        require_irreducible(self.operator, prior)
 
     def __repr__(self) -> str:
         return f"FromGenerator({self.space}, {self.schedule})"
