@@ -9,6 +9,9 @@ stationary law is Poisson(m). Its reversal gives birth at the rate (n + 1) q_t(n
 kills at the rate m q_t(n - 1) / q_t(n): two log-ratios per count, whatever the count, so that no
 table is cut off. The data are a mixture of two Poisson laws; the network sees the square root of a
 count. Source of the kernel: Karlin and McGregor (1958).
+
+Five seeds of training and sampling gave a total variation from the law of 0.012 to 0.016 with a
+standard deviation of 0.002; 20,000 draws of the data come to 0.010 to 0.016. The bound is 0.03.
 """
 
 from __future__ import annotations
@@ -136,7 +139,7 @@ def main(out: Path, seed: int) -> None:
         f"total variation from the law: drawn {gap[0]:.3f}, data {gap[1]:.3f}, prior {gap[2]:.3f}"
     )
     draw(drawn, n, law, out)
-    assert gap[0] < 0.06
+    assert gap[0] < 0.03
 
 
 def draw(drawn: Tensor, n: Tensor, law: Tensor, out: Path) -> None:
