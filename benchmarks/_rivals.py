@@ -1,4 +1,4 @@
-"""Makers of synthetic tables, ours and others', behind one interface: fit within seconds, draw.
+"""Makers of synthetic tables, ours and others', behind one interface: fit within a time, draw.
 
 Whoever has no budget of its own is given one: a probe on few epochs or rows is timed, and the
 epochs or the rows are chosen so that the whole fit takes about as long as it may.
@@ -11,6 +11,7 @@ import io
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +19,32 @@ import pandas as pd
 
 import reversal as rv
 from benchmarks._tables import shuffled
+
+LEVELS = 50
+"""Noise levels of ForestDiffusion, by its default: one set of trees for each."""
+MOST_ROWS = 1_000_000
+"""Of a probe."""
+
+
+def affordable(fit: Callable[[int, int], object], seconds: float) -> int:
+    """Return to how many noised rows boosted trees can be fitted in that processor time.
+
+    Args:
+        fit: fits to this many noised rows at this many noise levels.
+        seconds: of a fit at `LEVELS` of them.
+
+    Probes at a tenth of the levels grow by four until one would take half of the time; the line of
+    the last two is followed.
+    """
+    levels, before, rows = LEVELS // 10, (0, 0.0), 1_000
+    while True:
+        start = time.process_time()
+        fit(rows, levels)
+        took = (time.process_time() - start) * LEVELS / levels
+        if took > seconds / 2 or rows >= MOST_ROWS:
+            slope = max(took - before[1], 1e-3) / (rows - before[0])
+            return int(max(rows + (seconds - took) / slope, 1_000))
+        before, rows = (rows, took), 4 * rows
 
 
 class Maker(ABC):
@@ -28,11 +55,15 @@ class Maker(ABC):
 
     @abstractmethod
     def fit(self, table: pd.DataFrame, seconds: float, seed: int) -> None:
-        """Learn a table in about that many seconds."""
+        """Learn a table in about that many seconds of processor time."""
 
     @abstractmethod
     def draw(self, n: int, seed: int) -> pd.DataFrame:
         """Return n new rows with the dtypes of the table."""
+
+    def predict(self, rows: pd.DataFrame, label: str) -> pd.DataFrame | None:
+        """Return the chances of a label given the rest of each row, where it can be asked."""
+        return None
 
 
 @final
@@ -47,6 +78,9 @@ class Reversal(Maker):
 
     def draw(self, n: int, seed: int) -> pd.DataFrame:
         return self.model.sample(n, seed=seed)
+
+    def predict(self, rows: pd.DataFrame, label: str) -> pd.DataFrame | None:
+        return self.model.predict_proba(rows, label)
 
 
 @final
@@ -79,12 +113,12 @@ class _Gan(Maker):
         filled = table.fillna(table.select_dtypes("number").median())
         self.types = table.dtypes.to_dict()
         torch.manual_seed(seed)
-        start = time.monotonic()
+        start = time.process_time()
         self._train(filled, discrete, 1)
-        first = time.monotonic() - start
-        start = time.monotonic()
+        first = time.process_time() - start
+        start = time.process_time()
         self._train(filled, discrete, 3)
-        epoch = max((time.monotonic() - start - first) / 2, 1e-3)
+        epoch = max((time.process_time() - start - first) / 2, 1e-3)
         epochs = int(np.clip((seconds - (first - epoch)) / epoch, 1, self.most))
         self.note = f"{epochs} epochs"
         torch.manual_seed(seed)
@@ -134,14 +168,11 @@ class Tvae(_Gan):
 class Forest(Maker):
     """ForestDiffusion (Jolicoeur-Martineau et al. 2024), flow, with its defaults but for K.
 
-    It has no budget, and its time is that of boosting on rows x K noised copies, linear in them
-    beyond what the trees cost in any case. Two probes tell the line, and K (100 by default) is as
-    large as the time allows; where even one copy of every row is too slow, random rows are left
-    out.
+    It has no budget: K (100 by default) is as large as the time allows; where even one copy of
+    every row is too slow, random rows are left out.
     """
 
     name = "ForestDiffusion"
-    probes = (1_000, 4_000)
 
     def fit(self, table: pd.DataFrame, seconds: float, seed: int) -> None:
         self.types = table.dtypes.to_dict()
@@ -152,14 +183,8 @@ class Forest(Maker):
         }
         self.names = list(table)
         shuffled = table.sample(frac=1, random_state=seed)
-        times = []
-        for copies in self.probes:
-            start = time.monotonic()
-            self._train(shuffled, copies, seed)
-            times.append(time.monotonic() - start)
-        slope = max(times[1] - times[0], 1e-3) / (self.probes[1] - self.probes[0])
-        copies = self.probes[0] + (seconds - times[0]) / slope
-        self.model = self._train(shuffled, int(max(copies, self.probes[0])), seed)
+        copies = affordable(lambda *probe: self._train(shuffled, *probe, seed=seed), seconds)
+        self.model = self._train(shuffled, copies, seed=seed)
 
     def draw(self, n: int, seed: int) -> pd.DataFrame:
         np.random.seed(seed)
@@ -171,7 +196,7 @@ class Forest(Maker):
         drawn[list(whole)] = drawn[list(whole)].round()
         return drawn.astype(self.types)
 
-    def _train(self, table: pd.DataFrame, copies: int, seed: int) -> Any:
+    def _train(self, table: pd.DataFrame, copies: int, levels: int = LEVELS, *, seed: int) -> Any:
         from ForestDiffusion import ForestDiffusionModel
 
         table = table.iloc[:copies]
@@ -200,8 +225,9 @@ class Forest(Maker):
                     if pd.api.types.is_integer_dtype(self.types[name])
                 ],
                 diffusion_type="flow",
+                n_t=levels,
                 duplicate_K=repeats,
-                n_jobs=-1,
+                n_jobs=1,
                 seed=seed,
             )
 

@@ -20,6 +20,7 @@ class Task:
         minutes: the budget of a fit.
         excess: by how many points the Shape error may lie above the floor.
         auc: the greatest area under the curve of gradient boosting, real against synthetic.
+        label: a column of two values that is to be told from the others.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Task:
     shape: float | None = None
     trend: float | None = None
     excess: float | None = None
+    label: str = ""
 
     def split(self, folder: Path, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows to fit and those held out: the official ones, or a random third."""
@@ -41,11 +43,13 @@ class Task:
         return whole.iloc[kept].reset_index(drop=True), whole.iloc[held].reset_index(drop=True)
 
 
+RIVALS_TIME = 3
+"""How many times our time a rival may take."""
 PARTS = ("train", "test")
 TASKS = {
     task.name: task
     for task in (
-        Task("adult", 10, 0.56, shape=0.70, trend=1.7),
+        Task("adult", 10, 0.56, shape=0.70, trend=1.7, label="income"),
         Task("diamonds", 5, 0.64, excess=0.2),
         Task("magic_gamma", 5, 0.57, excess=0.2),
         Task("wa_churn", 5, 0.56, excess=0.2),
