@@ -41,6 +41,7 @@ FIGURES = {
     "coverage": "90 % intervals cover, %",
     "seconds": "s",
 }
+DIGITS = {"energy": 4, "accuracy": 1, "coverage": 1, "seconds": 0}
 SECTION = "## Imputation"
 
 
@@ -272,7 +273,7 @@ def section(ledger: Ledger) -> str:
         for name in IMPUTERS:
             rows = ledger.of(table, name)
             cells = [
-                cell([row[k] for row in rows if row[k] == row[k]], 0 if k == "seconds" else 3)
+                cell([row[k] for row in rows if row[k] == row[k]], DIGITS.get(k, 3))
                 for k in FIGURES
             ]
             note = rows[-1].get("note", "") if rows else ""

@@ -117,7 +117,9 @@ def section(ledger: Ledger) -> str:
         f"Default settings; a rival may take {RIVALS_TIME} times our processor time. C2ST: "
         f"gradient boosting, at most {MOST:,} rows of either side, 3 folds, against held-out rows. "
         "The label is told from the rest of a held-out row: by `predict_proba`, and in the row of "
-        "the floor by gradient boosting fitted to the real rows.",
+        "the floor by gradient boosting fitted to the real rows. Shape and Trend are held to the "
+        "bars against the rows that were fitted; against held-out ones even these rows' own "
+        "columns, drawn anew, err by more than the floor, see the shuffled ones.",
     )
     for table, task in TASKS.items():
         makers = [maker for maker in ("floor", *MAKERS) if ledger.of(table, maker)]
