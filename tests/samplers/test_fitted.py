@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import reversal as rv
-from reversal.samplers.fitted import cheapest
+from reversal.samplers.fitted import _costs, cheapest
 from tests.samplers.oracles import seeded
 
 
@@ -31,6 +31,23 @@ def test_the_way_is_the_cheapest_of_all(steps):
 
     ways = [(0, *inner, nodes - 1) for inner in combinations(range(1, nodes - 1), steps - 1)]
     assert tuple(cheapest(costs, steps)) == min(ways, key=price)
+
+
+def test_a_step_costs_what_its_error_comes_to_at_the_data():
+    """Under normal data the flow is a scaling: miss by a step, and go on without an error."""
+    process, std, n = rv.Gaussian(rv.Euclidean(1)), 0.3, 4096
+    data = rv.GaussianData(process, real(0.0), real([std**2]))
+    grid = process.grid(64)
+    signal = process.schedule.signal(grid.times)
+    size = ((signal.alpha * std) ** 2 + signal.sigma**2).sqrt()
+    x_1 = size[0] * torch.randn((n, 1), generator=seeded(5), dtype=torch.float64)
+    found = _costs(data, grid, x_1, None)
+    x, ticks = x_1 * size[:, None, None] / size[0], grid.ticks()
+    for i, j in ((0, 12), (16, 36), (40, 60)):
+        estimate = data(x[i], ticks[i], None)
+        end = process.ancestor(x[i], ticks[i], ticks[j], estimate, 0.0).mean
+        arrived = size[-1] / size[j] * (end - x[j])
+        assert float(found[i, j]) == pytest.approx(float(arrived.square().mean()), rel=0.1)
 
 
 def mixtures() -> dict[str, rv.GaussianMixture]:
