@@ -10,6 +10,7 @@ et al. (2021), section 4.3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -23,6 +24,7 @@ from reversal.likelihood import Likelihood, elbo, flow_log_prob
 from reversal.likelihood.flow import CONVERGED
 from reversal.likelihood.solvers import Solver
 from reversal.noise import Randomness
+from reversal.state import Tree
 
 DITHERS: Final = 8
 """How many times the encoding of rounded numbers is drawn anew in a likelihood."""
@@ -36,12 +38,22 @@ class Method(ABC):
         """Raise ``CapabilityError`` unless all that is modelled can be scored so."""
 
     @abstractmethod
-    def encodings(self, source: Source, rows: Any, seed: int) -> list[Encoded]:
-        """The states of rows, as often as they are scored."""
+    def encodings(self, source: Source, rows: Any, seed: int) -> Iterator[Encoded]:
+        """The states of rows, as often as they are scored, one at a time: they may be large."""
 
     @abstractmethod
-    def score(self, denoiser: Denoiser, encoded: Encoded, generator: Randomness) -> Likelihood:
-        """The likelihood of states."""
+    def score(
+        self, denoiser: Denoiser, encoded: Encoded, observed: Tree, generator: Randomness
+    ) -> Likelihood:
+        """The likelihood of states.
+
+        Args:
+            denoiser: of the model.
+            encoded: some of the rows.
+            observed: the entries present, or None if all are in all the rows there are: processes
+                that share rows have to agree on it.
+            generator: where randomness comes from.
+        """
 
     @abstractmethod
     def joined(self, source: Source, draws: list[Likelihood], running: Tensor) -> Likelihood:
@@ -68,17 +80,18 @@ class Bound(Method):
     def check(self, source: Source) -> None:
         """Everything is."""
 
-    def encodings(self, source: Source, rows: Any, seed: int) -> list[Encoded]:
+    def encodings(self, source: Source, rows: Any, seed: int) -> Iterator[Encoded]:
         """``DITHERS``: they are its replicates, too."""
-        return [source.encode(rows, seed + dither) for dither in range(DITHERS)]
+        yield from (source.encode(rows, seed + dither) for dither in range(DITHERS))
 
-    def score(self, denoiser: Denoiser, encoded: Encoded, generator: Randomness) -> Likelihood:
+    def score(
+        self, denoiser: Denoiser, encoded: Encoded, observed: Tree, generator: Randomness
+    ) -> Likelihood:
         """A share of the times."""
-        complete = all(bool(mask.all()) for mask in encoded.present.values())
         return elbo(
             denoiser,
             encoded.state,
-            observed=None if complete else encoded.present,
+            observed=observed,
             num_samples=max(2, self.num_samples // DITHERS),
             generator=generator,
         )
@@ -127,14 +140,17 @@ class Flow(Method):
                 f"numbers given the categories, or leave `method` out for a bound of both."
             )
 
-    def encodings(self, source: Source, rows: Any, seed: int) -> list[Encoded]:
+    def encodings(self, source: Source, rows: Any, seed: int) -> Iterator[Encoded]:
         """One, where the numbers of rows have one."""
-        drawn = [source.encode(rows, seed + dither) for dither in range(2)]
-        if all(torch.equal(*(each.state[name] for each in drawn)) for name in _real(source)):
-            return drawn[:1]
-        return drawn + [source.encode(rows, seed + dither) for dither in range(2, DITHERS)]
+        first, second = (source.encode(rows, seed + dither) for dither in range(2))
+        yield first
+        if not all(torch.equal(first.state[k], second.state[k]) for k in _real(source)):
+            yield second
+            yield from (source.encode(rows, seed + dither) for dither in range(2, DITHERS))
 
-    def score(self, denoiser: Denoiser, encoded: Encoded, generator: Randomness) -> Likelihood:
+    def score(
+        self, denoiser: Denoiser, encoded: Encoded, observed: Tree, generator: Randomness
+    ) -> Likelihood:
         """The density of the real factors, given what is there of the others."""
         parts = denoiser.process.space.parts
         given = {k: m for k, m in encoded.present.items() if not parts[k].is_real}

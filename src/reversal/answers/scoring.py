@@ -22,12 +22,13 @@ def log_prob(
     """Score rows in the caller's units; see ``Model.log_prob``."""
     method.check(source)
     generator = torch.Generator().manual_seed(seed)
-    encodings, draws = method.encodings(source, rows, seed), []
-    for encoded in encodings:
+    draws, running = [], torch.zeros(())
+    for encoded in method.encodings(source, rows, seed):
         value, stderr, bias = _scored(denoiser, encoded, method, generator)
         value = value + source.log_jacobian(encoded)
         draws.append(Likelihood(value, stderr, bias, "", source.measure))
-    return method.joined(source, draws, _running(source, encodings[0]))
+        running = _running(source, encoded)
+    return method.joined(source, draws, running)
 
 
 def _running(source: Source, encoded: Encoded) -> Tensor:
@@ -44,13 +45,15 @@ def _scored(
     """Value, error and bias of each encoded row, ``(3, B)``; each process scores its share."""
     size, world = chunk_of(denoiser.process.space), current()
     n = len(next(iter(encoded.state.values())))
+    complete = all(bool(mask.all()) for mask in encoded.present.values())
     values = []
     for start in range(0, max(n, 1), size):
         count = min(size, n - start)
         own = world.share(count)
         rows = slice(start + own.start, start + own.stop)
         part = Encoded(*({k: values[rows] for k, values in tree.items()} for tree in encoded))
-        found = method.score(denoiser, part, world.noise(generator, count))
+        observed = None if complete else part.present
+        found = method.score(denoiser, part, observed, world.noise(generator, count))
         bias = torch.as_tensor(found.bias).expand(len(found.value))
         columns = torch.stack([found.value, found.stderr, bias.to(found.value)], 1)
         values.append(world.joined(columns, count))
