@@ -88,7 +88,7 @@ def flow_log_prob(
     """
     denoiser.process.space.check(x, "x")
     posed = Posed.of(denoiser, x, given, observed, cond, generator)
-    flow = Flow.of(posed, posed.held(x), probes, prior)
+    flow = ProbabilityFlow.of(posed, posed.held(x), probes, prior)
     solver = DormandPrince() if solver is None else solver
     fine, coarse = (flow.scored(each, edge) for each, edge in ((solver, 1), (solver.coarser, 2)))
     return flow.likelihood(fine, coarse, solver.resolution)
@@ -139,7 +139,7 @@ def sample_with_log_prob(
     refuse_jumps(path, question.stop)
     first = _prior(path).sample(n, generator, like) if x_1 is None or dropped is not None else x_1
     x = question.start(path.space, first, x_1)
-    flow = Flow.of(Posed(denoiser, x, cond, question, generator), x, probes, prior)
+    flow = ProbabilityFlow.of(Posed(denoiser, x, cond, question, generator), x, probes, prior)
     solver = DormandPrince() if solver is None else solver
     drawn, fine = flow.drawn(solver, 1)
     _, coarse = flow.drawn(solver.coarser, 2)
@@ -158,7 +158,7 @@ class Terms(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Flow:
+class ProbabilityFlow:
     """The flow of the running sites of states x, with signs ``(B, K, T)`` or None for all axes.
 
     Where it ``trains``, what it gives has a gradient.
@@ -179,7 +179,7 @@ class Flow:
         probes: int | None,
         prior: Callable[[Any], Tensor] | None,
         trains: bool = False,
-    ) -> Flow:
+    ) -> ProbabilityFlow:
         """Check what is asked, and draw the signs."""
         path = posed.path
         if torch.is_inference_mode_enabled():

@@ -18,7 +18,7 @@ from torch import Tensor
 from reversal import state
 from reversal.core import Denoiser, Objective
 from reversal.errors import CapabilityError
-from reversal.likelihood.flow import Flow
+from reversal.likelihood.flow import ProbabilityFlow
 from reversal.likelihood.posed import Posed
 from reversal.likelihood.solvers import RungeKutta
 from reversal.noise import Randomness
@@ -68,6 +68,6 @@ class MaximumLikelihood(Objective):
         denoiser.process.space.check_form(x_0, "x_0")
         posed = Posed.of(denoiser, x_0, None, observed, cond, generator)
         trains = torch.is_grad_enabled()
-        flow = Flow.of(posed, posed.held(x_0), self.probes, None, trains)
+        flow = ProbabilityFlow.of(posed, posed.held(x_0), self.probes, None, trains)
         terms = flow.scored(self.solver, 1)
         return -(terms.end + terms.spread.mean(1)).to(state.like(x_0))
